@@ -5,6 +5,7 @@ A typo is an error that names the nearest key; a wrong type says what was found 
 
 import ast
 import inspect
+import itertools
 import re
 import textwrap
 from dataclasses import MISSING, fields, is_dataclass
@@ -142,9 +143,13 @@ def _wrap_scalars(update: DictConfig, node: DictConfig) -> DictConfig:
         expected = node._get_node(key) if key in node else None
         if isinstance(value, DictConfig) and isinstance(expected, DictConfig):
             _wrap_scalars(value, expected)
-        elif OmegaConf.is_list(expected) and value is not None and not OmegaConf.is_config(value):
+        elif _is_sequence(expected) and value is not None and not OmegaConf.is_config(value):
             update[key] = [value]
     return update
+
+
+def _is_sequence(node: Any) -> bool:
+    return OmegaConf.is_config(node) and not isinstance(node, DictConfig)
 
 
 def _nearest_key(key: str, known: list[str]) -> str:
@@ -170,7 +175,7 @@ def _field_docs(schema: type) -> dict[str, str]:
     """Returns {field: the string literal that follows it in the source}."""
     body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0].body
     docs = {}
-    for statement, following in zip(body, body[1:], strict=False):
+    for statement, following in itertools.pairwise(body):
         if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
             docs[statement.target.id] = " ".join(str(following.value.value).split())
     return docs

@@ -1,4 +1,4 @@
-"""Every setting of the maker, its default, its unit and what it decides. Types carry the config; YAML carries what differs.
+"""Every setting of the maker, its default, its unit and what it decides.
 
 No torch here: `--help` and `--dry-run` answer at once.
 """
