@@ -76,11 +76,13 @@ def _dispatch(arguments: list[str]) -> int:
         print(_help(name, command))
         return 0
     config = parse(command, rest)
-    if "--dry-run" in rest and not hasattr(config, "dry_run"):
-        print(to_yaml(config), end="")
-        return 0
-    command.run(config)
+    run = command.run if "--dry-run" not in rest else command.dry_run or _print_settings
+    run(config)
     return 0
+
+
+def _print_settings(config: Any) -> None:
+    print(to_yaml(config), end="")
 
 
 def _is_settings_file(word: str) -> bool:

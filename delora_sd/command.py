@@ -15,3 +15,5 @@ class Command:
     positional: tuple[str, ...] = ()
     """Settings that may be given without `key=`, in order."""
     example: str
+    dry_run: Callable[[Any], None] | None = None
+    """What --dry-run does; none: print the resolved settings."""

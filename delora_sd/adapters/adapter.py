@@ -1,0 +1,110 @@
+"""One adapter: its tensors for every adapted layer, stacked over layers of one shape.
+
+Stacking makes the normalisation of a whole UNet a few kernels instead of a thousand (128 layers have five shapes).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from delora_sd.adapters.factors import Factors
+from delora_sd.adapters.methods import METHODS, LayerSpec, Tensors, resolve_layer, trained_names
+from delora_sd.settings import AdapterConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerGroup:
+    """Layers whose tensors share one shape, in order; their factors are made together."""
+
+    layers: tuple[str, ...]
+    spec: LayerSpec
+
+
+class Adapter(nn.Module):
+    """The tensors of one adapter; `stacks[g][name]` has a leading axis over the layers of group g."""
+
+    def __init__(self, config: AdapterConfig, specs: dict[str, LayerSpec], tensors: dict[str, Tensors]):
+        super().__init__()
+        self.config = config
+        self.groups = _group_layers(config, specs, tensors)
+        self.stacks = nn.ModuleList()
+        trained = trained_names(config)
+        for group in self.groups:
+            stack = nn.Module()
+            for name in tensors[group.layers[0]]:
+                value = torch.stack([tensors[layer][name] for layer in group.layers])
+                if name in trained:
+                    stack.register_parameter(name, nn.Parameter(value))
+                else:
+                    stack.register_buffer(name, value)
+            self.stacks.append(stack)
+
+    def group_tensors(self, index: int) -> Tensors:
+        """Returns {name: (layers, ...)} of one group, parameters and frozen tensors."""
+        stack = self.stacks[index]
+        return dict(stack.named_parameters()) | dict(stack.named_buffers())
+
+    def layer_tensors(self) -> dict[str, Tensors]:
+        """Returns {layer: {name: tensor}}: what is saved. Views, detached."""
+        layers = {}
+        for index, group in enumerate(self.groups):
+            stacked = self.group_tensors(index)
+            for position, layer in enumerate(group.layers):
+                layers[layer] = {name: value[position].detach() for name, value in stacked.items()}
+        return layers
+
+    def specs(self) -> dict[str, LayerSpec]:
+        return {layer: group.spec for group in self.groups for layer in group.layers}
+
+    def parameters_by_name(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yields (tensor name such as "A" or "boundary", parameter) in a fixed order: how rates are chosen."""
+        for stack in self.stacks:
+            yield from stack.named_parameters()
+
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def boundaries(self) -> dict[str, float]:
+        """Returns {layer: lambda}; {} for methods without a boundary."""
+        return {
+            layer: tensors["boundary"].item()
+            for layer, tensors in self.layer_tensors().items()
+            if "boundary" in tensors
+        }
+
+
+def create_adapter(config: AdapterConfig, weights: dict[str, Tensor], *, seed: int) -> Adapter:
+    """Returns a fresh adapter for layers {name: weight (out, in)}; a layer's start depends on (seed, name) only."""
+    specs = {name: resolve_layer(name, config, weight) for name, weight in weights.items()}
+    start = METHODS[config.method].start
+    tensors = {
+        name: start(specs[name], config, weight.detach(), layer_generator(seed, name))
+        for name, weight in weights.items()
+    }
+    return Adapter(config, specs, tensors)
+
+
+def layer_generator(seed: int, layer: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}/{layer}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def layer_factors(config: AdapterConfig, spec: LayerSpec, tensors: Tensors, weight: Tensor) -> Factors:
+    """Returns the exact factors of one layer, fp32; `weight` is (out, in)."""
+    return METHODS[config.method].factors(tensors, config, spec, weight.float())
+
+
+def _group_layers(
+    config: AdapterConfig, specs: dict[str, LayerSpec], tensors: dict[str, Tensors]
+) -> tuple[LayerGroup, ...]:
+    """Groups by shape; a method that multiplies by the frozen weight gets one group per layer."""
+    alone = METHODS[config.method].needs_weight
+    groups: dict[tuple, list[str]] = {}
+    for layer, named in tensors.items():
+        shape = tuple((name, tuple(value.shape)) for name, value in sorted(named.items()))
+        key = (layer,) if alone else (specs[layer].rank, specs[layer].alpha, shape)
+        groups.setdefault(key, []).append(layer)
+    return tuple(LayerGroup(layers=tuple(layers), spec=specs[layers[0]]) for layers in groups.values())

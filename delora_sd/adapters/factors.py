@@ -1,0 +1,140 @@
+"""The mathematics of the family: parameters + frozen weight -> exact low-rank factors, one function per formula.
+
+Torch convention: the frozen weight W is (out, in) and acts as y = W x. The paper writes W as (in, out) and y = W^T x,
+so its left-hand transformations H W act on the input side here: W H.
+Every function accepts leading axes `...` (layers, adapters); none builds the dense update.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+MIN_NORM = 1e-4
+"""Smallest norm a vector is divided by, as in peft's DeLoRA: decides how `init=zero_up` leaves zero."""
+
+
+class Factors(NamedTuple):
+    """The update dW = up @ down; with `scale` (DoRA) the weight becomes scale * (W + up @ down), row by row."""
+
+    down: Float[Tensor, "... rank in"]
+    up: Float[Tensor, "... out rank"]
+    scale: Float[Tensor, "... out"] | None = None
+
+
+def lora_factors(A: Float[Tensor, "... r in"], B: Float[Tensor, "... out r"], *, alpha: float) -> Factors:
+    """dW = (alpha / r) B A (Eq. 1)."""
+    return Factors(A, B * (alpha / A.shape[-2]))
+
+
+def delora_factors(
+    A: Float[Tensor, "... r in"],
+    B: Float[Tensor, "... out r"],
+    boundary: Float[Tensor, "..."],
+    weight_norm: Float[Tensor, "... in"],
+) -> Factors:
+    """dW = (lambda ||W|| / r) B Xi A, Xi_ii = 1 / (||b_i|| ||a_i||) (Eq. 8, 15); norm <= lambda max(weight_norm)."""
+    down = F.normalize(A, dim=-1, eps=MIN_NORM) * weight_norm.unsqueeze(-2)
+    up = F.normalize(B, dim=-2, eps=MIN_NORM) * (boundary / A.shape[-2])[..., None, None]
+    return Factors(down, up)
+
+
+def without_start(live: Factors, start_down: Tensor, start_up: Tensor) -> Factors:
+    """Subtracts the frozen update of time 0 by concatenation, exact at twice the rank (Eq. 9)."""
+    return Factors(torch.cat([live.down, start_down], dim=-2), torch.cat([live.up, -start_up], dim=-1))
+
+
+def dora_factors(
+    A: Float[Tensor, "... r in"],
+    B: Float[Tensor, "... out r"],
+    magnitude: Float[Tensor, "... out"],
+    *,
+    alpha: float,
+    weight: Float[Tensor, "out in"],
+) -> Factors:
+    """W' = m (W + (alpha/r) B A) / ||W + (alpha/r) B A||, norm per row, detached (Liu et al. 2024, Eq. 5, 11)."""
+    down, up, _ = lora_factors(A, B, alpha=alpha)
+    with torch.no_grad():
+        norm = row_norms(down, up, weight)
+    return Factors(down, up, magnitude / norm)
+
+
+def row_norms(down: Tensor, up: Tensor, weight: Float[Tensor, "out in"]) -> Float[Tensor, "... out"]:
+    """||(W + up down)_i|| for every output row i, without the dense sum, by expanding the square."""
+    cross = ((weight @ down.mT) * up).sum(-1)
+    square = ((up @ (down @ down.mT)) * up).sum(-1)
+    return (weight.square().sum(-1) + 2 * cross + square).clamp_min(MIN_NORM**2).sqrt()
+
+
+def ether_factors(u: Float[Tensor, "... in"], *, weight: Float[Tensor, "out in"]) -> Factors:
+    """W' = W H, H = I - 2 u u^T with unit u: a reflection of the input (Bini et al. 2024; Eq. 2)."""
+    unit = F.normalize(u, dim=-1)
+    return Factors(unit.unsqueeze(-2), -2 * (unit @ weight.T).unsqueeze(-1))
+
+
+def reflection_pair_factors(
+    U: Float[Tensor, "... half in"],
+    V: Float[Tensor, "... half in"],
+    boundary: Float[Tensor, "..."],
+    *,
+    weight: Float[Tensor, "out in"],
+) -> Factors:
+    """W' = W (I - (lambda/r) (U Sigma U^T - V Theta V^T)), r = 2 half, rows normalised (Eq. 10 for half = 1; Eq. 14).
+
+    With half = 1 and lambda = 2 this is ETHER+ one-sided (Eq. 2).
+    """
+    return product_pair_factors(U, U, V, V, boundary, weight=weight)
+
+
+def product_pair_factors(
+    A: Float[Tensor, "... half in"],
+    B: Float[Tensor, "... half in"],
+    C: Float[Tensor, "... half in"],
+    D: Float[Tensor, "... half in"],
+    boundary: Float[Tensor, "..."],
+    *,
+    weight: Float[Tensor, "out in"],
+) -> Factors:
+    """W' = W (I - (lambda/r) (B Xi A - D Phi C))^T, r = 2 half: the multiplicative DeLoRA (Sec. 2.2, relaxed)."""
+    down = F.normalize(torch.cat([B, D], dim=-2), dim=-1)
+    turned = F.normalize(torch.cat([-A, C], dim=-2), dim=-1)
+    scale = (boundary / (2 * A.shape[-2]))[..., None, None]
+    return Factors(down, (turned @ weight.T).mT * scale)
+
+
+def ether_plus_factors(
+    u: Float[Tensor, "... in"],
+    v: Float[Tensor, "... in"],
+    u_out: Float[Tensor, "... out"],
+    v_out: Float[Tensor, "... out"],
+    *,
+    weight: Float[Tensor, "out in"],
+) -> Factors:
+    """W' = H~ W H, H = I - u u^T + v v^T on inputs, H~ the same on outputs (Eq. 2), expanded to rank 4."""
+    right = torch.stack([F.normalize(u, dim=-1), F.normalize(v, dim=-1)], dim=-2)  # (..., 2, in)
+    left = torch.stack([F.normalize(u_out, dim=-1), F.normalize(v_out, dim=-1)], dim=-2)  # (..., 2, out)
+    signs = torch.tensor([-1.0, 1.0], device=u.device, dtype=u.dtype)
+    turned_right = (right @ weight.T).mT * signs  # W (H - I) = turned_right @ right
+    turned_left = left @ weight  # (H~ - I) W = (signed left^T) @ turned_left
+    signed_left = left.mT * signs
+    both = signed_left @ (turned_left @ right.mT * signs)  # (H~ - I) W (H - I) = both @ right
+    return Factors(torch.cat([right, turned_left], dim=-2), torch.cat([turned_right + both, signed_left], dim=-1))
+
+
+def dense_update(factors: Factors, weight: Float[Tensor, "out in"]) -> Float[Tensor, "... out in"]:
+    """W' - W, dense: for merging, never for training."""
+    product = factors.up @ factors.down
+    if factors.scale is None:
+        return product
+    return factors.scale.unsqueeze(-1) * (weight + product) - weight
+
+
+def update_norm(factors: Factors, weight: Float[Tensor, "out in"]) -> Float[Tensor, "..."]:
+    """||W' - W||_F: the Euclidean distance from the pretrained layer (Figs. 2, 3), in float64: a start cancels."""
+    factors = Factors(*(None if part is None else part.double() for part in factors))
+    if factors.scale is not None:
+        return dense_update(factors, weight.double()).flatten(-2).norm(dim=-1)
+    gram = (factors.up.mT @ factors.up) * (factors.down @ factors.down.mT)
+    return gram.flatten(-2).sum(-1).clamp_min(0).sqrt()

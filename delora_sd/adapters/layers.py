@@ -1,0 +1,91 @@
+"""A frozen layer that adds the updates of K stacked adapters; samples come adapter-major.
+
+Shapes: K adapters, B samples in all (B / K each, adapter 0's first), R rank of the factors.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from delora_sd.adapters.factors import Factors
+
+
+class AdaptedLinear(nn.Module):
+    """y = W x + b + up (down x) for each adapter's own samples; exactly the frozen layer while `factors` is None."""
+
+    def __init__(self, base: nn.Linear):
+        super().__init__()
+        self.base = base
+        self.factors: Factors | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        if self.factors is None:
+            return y
+        down, up, scale = self.factors  # (K, R, in), (K, out, R), (K, out)
+        num_adapters = down.shape[0]
+        rows, columns = x.reshape(num_adapters, -1, x.shape[-1]), y.reshape(num_adapters, -1, y.shape[-1])
+        if num_adapters == 1:
+            updated = torch.addmm(columns[0], rows[0] @ down[0].mT, up[0].mT)
+        else:
+            updated = torch.baddbmm(columns, rows @ down.mT, up.mT)
+        if scale is not None:
+            updated = _scale_rows(updated.view_as(columns), scale.unsqueeze(1), self.base.bias)
+        return updated.view_as(y)
+
+
+class AdaptedConv2d(nn.Module):
+    """The convolution's twin: down is a k x k convolution to R channels, up a 1 x 1; one group per adapter."""
+
+    def __init__(self, base: nn.Conv2d):
+        super().__init__()
+        self.base = base
+        self.factors: Factors | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        if self.factors is None:
+            return y
+        down, up, scale = self.factors  # (K, R, in * kh * kw), (K, out, R), (K, out)
+        num_adapters, rank = down.shape[:2]
+        base = self.base
+        kernel = down.reshape(num_adapters * rank, base.in_channels, *base.kernel_size)
+        hidden = F.conv2d(
+            _side_by_side(x, num_adapters), kernel, None, base.stride, base.padding, base.dilation, num_adapters
+        )
+        kernel_up = up.reshape(num_adapters * base.out_channels, rank, 1, 1)
+        update = _one_below_another(F.conv2d(hidden, kernel_up, groups=num_adapters), num_adapters)
+        if scale is None:
+            return y + update
+        per_sample = scale.repeat_interleave(x.shape[0] // num_adapters, 0)[..., None, None]
+        bias = None if base.bias is None else base.bias[:, None, None]
+        return _scale_rows(y + update, per_sample, bias)
+
+
+AdaptedLayer = AdaptedLinear | AdaptedConv2d
+
+
+def adapt_layer(layer: nn.Module) -> AdaptedLayer:
+    return AdaptedConv2d(layer) if isinstance(layer, nn.Conv2d) else AdaptedLinear(layer)
+
+
+def flat_weight(layer: nn.Module) -> Tensor:
+    """Returns the frozen weight as (out, in); a k x k convolution as (out, in * k * k); quantised ones de-quantised."""
+    weight = layer.weight
+    dequantize = getattr(weight, "dequantize", None)
+    dense = dequantize() if dequantize is not None and type(weight) not in (Tensor, nn.Parameter) else weight
+    return dense.detach().flatten(1)
+
+
+def _scale_rows(y: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """Scales the weight's rows, not the bias (DoRA): scale * (y - b) + b."""
+    return y * scale if bias is None else torch.addcmul(bias * (1 - scale), y, scale)
+
+
+def _side_by_side(x: Tensor, num_adapters: int) -> Tensor:
+    """(K * b, c, h, w) -> (b, K * c, h, w): each adapter becomes a channel group."""
+    return x.unflatten(0, (num_adapters, -1)).transpose(0, 1).flatten(1, 2)
+
+
+def _one_below_another(x: Tensor, num_adapters: int) -> Tensor:
+    return x.unflatten(1, (num_adapters, -1)).transpose(0, 1).flatten(0, 1)

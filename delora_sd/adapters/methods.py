@@ -1,0 +1,322 @@
+"""Per method: how its tensors start, which are trained at which rate, and its factors. `METHODS` is the whole family.
+
+Methods that are not "low-rank factors of parameters and a frozen weight" (full, oft, peft) live in delegated.py.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from delora_sd.adapters import factors as formulas
+from delora_sd.adapters.factors import Factors
+from delora_sd.errors import UserError, nearest_name
+from delora_sd.settings import AdapterConfig
+
+Number = TypeVar("Number", int, float)
+
+Tensors = dict[str, Tensor]
+"""Tensors of one layer by name: A (r, in), B (out, r), boundary (), weight_norm (in,), ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSpec:
+    """What the settings say about one layer, patterns applied and the boundary in the paper's unit."""
+
+    rank: int
+    boundary: float
+    alpha: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    formula: str
+    start: Callable[[LayerSpec, AdapterConfig, Tensor, torch.Generator], Tensors]
+    """(spec, config, weight (out, in), generator) -> every tensor of the layer at step 0, in fp32."""
+    factors: Callable[[Tensors, AdapterConfig, LayerSpec, Tensor | None], Factors]
+    """(tensors with leading axes, config, spec, weight if `needs_weight`) -> Factors."""
+    trained: tuple[str, ...]
+    """Names of the trained tensors; the others are frozen and saved with them."""
+    lr: float
+    """Published or found learning rate of the directions; the preset names the source."""
+    exact_rank: Callable[[int], int] | None
+    """Adapter rank -> rank of the exact plain LoRA; None: not low-rank."""
+    needs_weight: bool = False
+    starts_at_identity: bool = True
+    needs_even_rank: bool = False
+
+
+def check_adapter_config(config: AdapterConfig, known: tuple[str, ...]) -> None:
+    """Raises UserError for settings no layer could satisfy; called before any model loads."""
+    if config.method not in known:
+        raise UserError(f"adapter.method: unknown method '{config.method}'{nearest_name(config.method, known)}")
+    for key, rank in {"adapter.rank": config.rank} | _pattern_items("rank", config.rank_pattern):
+        if rank < 1:
+            raise UserError(f"{key}: {rank}; a rank is a whole number of at least 1")
+    for key, value in {"adapter.boundary": config.boundary} | _pattern_items("boundary", config.boundary_pattern):
+        if not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{key}: {value}; a boundary is a positive number (0 would forbid any update)")
+    if config.alpha is not None and not config.alpha > 0:
+        raise UserError(f"adapter.alpha: {config.alpha}; expected a positive number or none")
+    if not config.target_modules:
+        raise UserError("adapter.target_modules: empty; name at least one layer, such as to_q")
+
+
+def resolve_layer(name: str, config: AdapterConfig, weight: Tensor) -> LayerSpec:
+    """Returns the settings of one layer; `weight` is (out, in), convolutions flattened.
+
+    Raises:
+        UserError: the rank does not fit the layer or the method.
+    """
+    rank = _match(name, config.rank_pattern, config.rank)
+    smallest = min(weight.shape)
+    if rank > smallest:
+        raise UserError(f"adapter.rank: {rank} is above the {smallest} of layer {name} {tuple(weight.shape)}")
+    even = METHODS[config.method].needs_even_rank or (config.init == "mirrored" and "boundary" in _trained(config))
+    if even and rank % 2:
+        raise UserError(
+            f"adapter.rank: {rank} is odd; {config.method} with init={config.init} pairs its terms, use an even rank"
+        )
+    boundary = _match(name, config.boundary_pattern, config.boundary)
+    if config.boundary_unit == "relative":
+        boundary *= _paper_boundary_of_relative_one(config, weight)
+    return LayerSpec(rank=rank, boundary=boundary, alpha=config.alpha or 2.0 * rank)
+
+
+def _paper_boundary_of_relative_one(config: AdapterConfig, weight: Tensor) -> float:
+    """The lambda at which the bound on ||dW||_F / ||W||_F is 1, from the weight norm in use."""
+    if METHODS[config.method].needs_weight or config.weight_norm == "frobenius":
+        return 1.0
+    return math.sqrt(weight.shape[1]) if _weight_norm_kind(config) == "column" else weight.float().norm().item()
+
+
+def weight_norms(weight: Tensor, kind: str) -> Tensor:
+    """Returns what multiplies the columns of dW, (in,) in fp32: column norms, ||W||_F, or ones."""
+    weight = weight.float()
+    if kind == "column":
+        return weight.norm(dim=0)
+    return torch.full_like(weight[0], 1.0) * (weight.norm() if kind == "frobenius" else 1.0)
+
+
+def trained_names(config: AdapterConfig) -> tuple[str, ...]:
+    """Names of the tensors that training changes."""
+    names = _trained(config)
+    return tuple(name for name in names if name != "magnitude" or config.train_magnitude)
+
+
+def _trained(config: AdapterConfig) -> tuple[str, ...]:
+    return METHODS[config.method].trained
+
+
+def _pattern_items(what: str, pattern: dict) -> dict:
+    return {f"adapter.{what}_pattern['{key}']": value for key, value in pattern.items()}
+
+
+def _match(name: str, pattern: dict[str, Number], default: Number) -> Number:
+    for expression, value in pattern.items():
+        if re.search(expression, name):
+            return value
+    return default
+
+
+def _weight_norm_kind(config: AdapterConfig) -> str:
+    return "none" if config.method == "normalized_lora" else config.weight_norm
+
+
+def _kaiming(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Uniform in +-1/sqrt(columns): torch's Linear default, kaiming_uniform with a = sqrt(5)."""
+    return (torch.rand(rows, columns, generator=generator) * 2 - 1) / math.sqrt(columns)
+
+
+def _start_lora(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
+    out_features, in_features = weight.shape
+    return {"A": _kaiming(spec.rank, in_features, generator), "B": torch.zeros(out_features, spec.rank)}
+
+
+def _start_dora(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
+    return _start_lora(spec, config, weight, generator) | {"magnitude": weight.float().norm(dim=1)}
+
+
+def _start_delora(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
+    """The three ways to start at zero (Eq. 9 and METHODS): frozen copy, mirrored twins, B = 0."""
+    out_features, in_features = weight.shape
+    A = _kaiming(spec.rank, in_features, generator)
+    B = _kaiming(out_features, spec.rank, generator)
+    tensors = {"boundary": torch.tensor(spec.boundary), "weight_norm": weight_norms(weight, _weight_norm_kind(config))}
+    if config.init == "mirrored":
+        half = spec.rank // 2
+        A, B = torch.cat([A[:half], A[:half]]), torch.cat([B[:, :half], -B[:, :half]], dim=1)
+    if config.init == "zero_up":
+        B = torch.zeros_like(B)
+    tensors |= {"A": A, "B": B}
+    if config.init == "frozen_copy":
+        down, up, _ = formulas.delora_factors(A, B, tensors["boundary"], tensors["weight_norm"])
+        tensors |= {"start_down": down, "start_up": up}
+    return tensors
+
+
+def _start_ether(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
+    return {"u": torch.randn(weight.shape[1], generator=generator)}
+
+
+def _start_ether_plus(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
+    u = torch.randn(weight.shape[1], generator=generator)
+    u_out = torch.randn(weight.shape[0], generator=generator)
+    return {"u": u, "v": -u, "u_out": u_out, "v_out": -u_out}
+
+
+def _start_one_sided(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
+    u = torch.randn(1, weight.shape[1], generator=generator)
+    return {"U": u, "V": -u}
+
+
+def _start_bounded(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
+    return _start_one_sided(spec, config, weight, generator) | {"boundary": torch.tensor(spec.boundary)}
+
+
+def _start_high_rank(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
+    U = torch.randn(spec.rank // 2, weight.shape[1], generator=generator)
+    return {"U": U, "V": -U, "boundary": torch.tensor(spec.boundary)}
+
+
+def _start_relaxed(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
+    """D Phi C starts as a copy of B Xi A: both are trained, and their difference is zero."""
+    half, in_features = spec.rank // 2, weight.shape[1]
+    A, B = (torch.randn(half, in_features, generator=generator) for _ in range(2))
+    return {"A": A, "B": B, "C": A.clone(), "D": B.clone(), "boundary": torch.tensor(spec.boundary)}
+
+
+def _delora(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
+    live = formulas.delora_factors(tensors["A"], tensors["B"], tensors["boundary"], tensors["weight_norm"])
+    if "start_down" not in tensors:
+        return live
+    return formulas.without_start(live, tensors["start_down"], tensors["start_up"])
+
+
+def _lora(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
+    return formulas.lora_factors(tensors["A"], tensors["B"], alpha=spec.alpha)
+
+
+def _dora(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
+    return formulas.dora_factors(tensors["A"], tensors["B"], tensors["magnitude"], alpha=spec.alpha, weight=weight)
+
+
+def _ether(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
+    return formulas.ether_factors(tensors["u"], weight=weight)
+
+
+def _ether_plus(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
+    return formulas.ether_plus_factors(*(tensors[name] for name in ("u", "v", "u_out", "v_out")), weight=weight)
+
+
+def _one_sided(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
+    boundary = torch.full_like(tensors["U"][..., 0, 0], 2.0)
+    return formulas.reflection_pair_factors(tensors["U"], tensors["V"], boundary, weight=weight)
+
+
+def _reflection_pairs(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
+    return formulas.reflection_pair_factors(tensors["U"], tensors["V"], tensors["boundary"], weight=weight)
+
+
+def _relaxed(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
+    return formulas.product_pair_factors(
+        *(tensors[name] for name in ("A", "B", "C", "D")), tensors["boundary"], weight=weight
+    )
+
+
+METHODS: dict[str, Method] = {
+    "delora": Method(
+        formula="W + (λ‖W‖/r) B Ξ A",
+        start=_start_delora,
+        factors=_delora,
+        trained=("A", "B", "boundary"),
+        lr=2e-2,
+        exact_rank=lambda rank: 2 * rank,
+    ),
+    "lora": Method(
+        formula="W + (α/r) B A",
+        start=_start_lora,
+        factors=_lora,
+        trained=("A", "B"),
+        lr=6e-4,
+        exact_rank=lambda rank: rank,
+    ),
+    "normalized_lora": Method(
+        formula="W + (λ/r) B Ξ A",
+        start=_start_delora,
+        factors=_delora,
+        trained=("A", "B", "boundary"),
+        lr=2e-2,
+        exact_rank=lambda rank: 2 * rank,
+    ),
+    "dora": Method(
+        formula="m (W + (α/r) B A) / ‖W + (α/r) B A‖",
+        start=_start_dora,
+        factors=_dora,
+        trained=("A", "B", "magnitude"),
+        lr=6e-4,
+        exact_rank=None,
+        needs_weight=True,
+    ),
+    "multiplicative_delora": Method(
+        formula="W (I − (λ/r)(B Ξ A − D Φ C))ᵀ",
+        start=_start_relaxed,
+        factors=_relaxed,
+        trained=("A", "B", "C", "D", "boundary"),
+        lr=6e-3,
+        exact_rank=lambda rank: rank,
+        needs_weight=True,
+        needs_even_rank=True,
+    ),
+    "multiplicative_high_rank": Method(
+        formula="W (I − (λ/r)(U Σ Uᵀ − V Θ Vᵀ))",
+        start=_start_high_rank,
+        factors=_reflection_pairs,
+        trained=("U", "V", "boundary"),
+        lr=6e-3,
+        exact_rank=lambda rank: rank,
+        needs_weight=True,
+        needs_even_rank=True,
+    ),
+    "ether_plus_bounded": Method(
+        formula="W (I − (λ/2)(u uᵀ − v vᵀ))",
+        start=_start_bounded,
+        factors=_reflection_pairs,
+        trained=("U", "V", "boundary"),
+        lr=6e-3,
+        exact_rank=lambda rank: 2,
+        needs_weight=True,
+    ),
+    "ether_plus_one_sided": Method(
+        formula="W (I − u uᵀ + v vᵀ)",
+        start=_start_one_sided,
+        factors=_one_sided,
+        trained=("U", "V"),
+        lr=6e-3,
+        exact_rank=lambda rank: 2,
+        needs_weight=True,
+    ),
+    "ether_plus": Method(
+        formula="(I − ũ ũᵀ + ṽ ṽᵀ) W (I − u uᵀ + v vᵀ)",
+        start=_start_ether_plus,
+        factors=_ether_plus,
+        trained=("u", "v", "u_out", "v_out"),
+        lr=6e-3,
+        exact_rank=lambda rank: 4,
+        needs_weight=True,
+    ),
+    "ether": Method(
+        formula="W (I − 2 u uᵀ)",
+        start=_start_ether,
+        factors=_ether,
+        trained=("u",),
+        lr=6e-3,
+        exact_rank=lambda rank: 1,
+        needs_weight=True,
+        starts_at_identity=False,
+    ),
+}
