@@ -1,0 +1,152 @@
+"""Photos to tensors: what a viewer shows, cropped square, in [-1, 1]. Knows files and pixels, no model.
+
+Training and scoring both read photos through `open_photo`, so they see the same pixels.
+"""
+
+import io
+import threading
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from delora_sd.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MAX_PHOTO_PIXELS = 178_000_000
+"""Width x height above which a photo is refused before it is decoded (13,340 px square, 0.5 GB of RGB):
+a few bytes can claim any size. Just under Pillow's own hard limit."""
+MIN_SIDE_PX = 16
+"""A photo with a shorter side shows nothing."""
+
+_PILLOW_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
+"""Only these decoders run, whatever the file's name says. MPO is a JPEG with an extra picture, as phones write it."""
+
+_OPENING = threading.Lock()
+"""`warnings.catch_warnings` is not thread-safe and photos are opened in parallel."""
+
+
+def open_photo(path: Path) -> Image.Image:
+    """Returns the photo as a viewer shows it: RGB, 8 bit, upright (EXIF), on white, in sRGB.
+
+    Raises:
+        UserError: not a readable .jpg, .png or .webp still picture, or too many or too few pixels.
+    """
+    with _open_header(path) as image:
+        _check_size(path, image)
+        try:
+            upright = ImageOps.exif_transpose(image)
+            return _to_rgb(upright)
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+            raise UserError(f"{path}: the photo is damaged or cut off ({error}); copy it again or leave it out") from None
+
+
+def load_photos(paths: Sequence[Path], size_px: int) -> "Float[Tensor, 'photos 3 size size']":
+    """Returns the photos as training sees them, in the order given; warns of each that is too small to be sharp."""
+    import torch
+
+    tensors = []
+    for path in paths:
+        image = open_photo(path)
+        warn_if_small(path, image, size_px)
+        tensors.append(to_tensor(to_square(image, size_px)))
+    return torch.stack(tensors)
+
+
+def to_square(image: Image.Image, size_px: int) -> Image.Image:
+    """Returns the largest centred square of the image at `size_px` (Lanczos, antialiased)."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.resize((size_px, size_px), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+
+
+def to_tensor(image: Image.Image) -> "Float[Tensor, '3 height width']":
+    """Returns the RGB image as float32 in [-1, 1], the range the VAE was trained on."""
+    import torch
+
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32))  # (height, width, 3)
+    return pixels.permute(2, 0, 1).contiguous() / 127.5 - 1.0
+
+
+def warn_if_small(path: Path, image: Image.Image, size_px: int) -> None:
+    """Warns when the photo has to be enlarged more than twice for training."""
+    side = min(image.size)
+    if 2 * side < size_px:
+        warnings.warn(
+            f"{path}: {image.width} x {image.height} px is under half the training size of {size_px} px; "
+            "the subject will be learned blurred. Use a larger photo or a smaller model.size_px",
+            stacklevel=2,
+        )
+
+
+def _open_header(path: Path) -> Image.Image:
+    """Returns the image with only its header read: sizes are known, pixels are not decoded."""
+    try:
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(path, formats=_PILLOW_FORMATS)
+    except Image.DecompressionBombError:
+        raise UserError(f"{path}: {_too_large('its size')}") from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception:  # Pillow's parsers raise nearly anything on damaged bytes
+        raise UserError(f"{path}: not a readable photo ({_describe(path)}); expected a JPEG, PNG or WebP") from None
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    num_frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
+    if num_frames > 1:
+        raise UserError(f"{path}: an animation of {num_frames} frames; save the one frame you want as .png")
+    if image.width * image.height > MAX_PHOTO_PIXELS:
+        raise UserError(f"{path}: {_too_large(f'{image.width} x {image.height} px')}")
+    if min(image.size) < MIN_SIDE_PX:
+        raise UserError(f"{path}: {image.width} x {image.height} px; expected at least {MIN_SIDE_PX} px a side")
+
+
+def _too_large(found: str) -> str:
+    return f"{found} is above the limit of {MAX_PHOTO_PIXELS // 1_000_000} million pixels; scale it down"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip it at 255
+        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return _to_srgb(image)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Applies the embedded colour profile, as viewers do: phones write Display P3, scanners CMYK."""
+    profile = image.info.get("icc_profile")
+    if profile and image.mode in ("RGB", "CMYK"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        except ImageCms.PyCMSError:
+            pass  # a broken profile is no reason to refuse the photo; viewers ignore it too
+    return image.convert("RGB")
+
+
+def _describe(path: Path) -> str:
+    """Returns what the first bytes look like, so that a wrong name is explained."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "the file is empty"
+    brand = head[8:12]
+    if head[4:8] == b"ftyp":
+        return "it is a HEIC or AVIF picture" if brand[:2] in (b"he", b"mi", b"ms", b"av") else "it is a video"
+    if head.startswith(b"\x1aE\xdf\xa3") or (head.startswith(b"RIFF") and brand == b"AVI "):
+        return "it is a video"
+    if head.startswith((b"GIF8", b"BM", b"II*\0", b"MM\0*")):
+        return "it is a GIF, BMP or TIFF picture"
+    is_text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+    return "it is a text file" if is_text else "its contents are damaged or of another kind"

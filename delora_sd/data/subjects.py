@@ -1,0 +1,177 @@
+"""Who is to be learned: a subject of a dataset or a folder of own photos. Everything wrong is said here, at the door."""
+
+import csv
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from delora_sd.config import read_yaml
+from delora_sd.data.images import PHOTO_SUFFIXES, open_photo
+from delora_sd.errors import UserError, nearest_name
+from delora_sd.settings import DataConfig
+
+MINIATURE = "miniature"
+"""`data.dataset=miniature` is the bundled dataset."""
+
+CLASSES_FILE = "classes.csv"
+"""Optional list of a dataset's subjects (columns subject_name,class); without it the names are DreamBooth's."""
+
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+_FETCH = "bring the dataset with `python scripts/fetch_dreambooth.py`, or use own photos: data.photos, data.class_word"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One subject and its photos; every photo has been opened once and is fine."""
+
+    name: str
+    class_word: str
+    is_live: bool
+    """True: animals and people, which have their own prompt list."""
+    photos: tuple[Path, ...]
+    """Sorted by name."""
+
+
+def load_subject(config: DataConfig) -> Subject:
+    """Returns the subject the settings describe, with its photos checked.
+
+    Raises:
+        UserError: neither or both of `data.subject` and `data.photos`, unknown subject, no or damaged photos.
+    """
+    if config.subject is not None and config.photos is not None:
+        raise UserError(f"data.subject={config.subject} and data.photos={config.photos} are both given; give one")
+    if config.subject is not None:
+        folder, class_word = _dataset_subject(config)
+    elif config.photos is not None:
+        folder, class_word = _own_photos(config)
+    else:
+        raise UserError("no subject: give data.subject=NAME of the dataset, or data.photos=FOLDER and data.class_word")
+    is_live = is_live_class(class_word) if config.is_live is None else config.is_live
+    photos = find_photos(folder)
+    for photo in photos:
+        open_photo(photo)
+    return Subject(name=folder.name, class_word=class_word, is_live=is_live, photos=photos)
+
+
+def subject_names(dataset: str) -> tuple[str, ...]:
+    """Returns the names of the dataset's subjects, alphabetical.
+
+    Raises:
+        UserError: no such dataset, or a malformed list of subjects.
+    """
+    return tuple(sorted(_class_words(_dataset_folder(dataset))))
+
+
+def find_photos(folder: Path) -> tuple[Path, ...]:
+    """Returns the folder's photos, sorted by name; hidden files are left alone.
+
+    Raises:
+        UserError: the folder cannot be read or holds no photos.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except NotADirectoryError:
+        raise UserError(f"{folder}: expected a folder of photos, found {_kind_of_file(folder)}") from None
+    except OSError as error:
+        raise UserError(f"photo folder {folder}: {error.strerror or error}") from None
+    photos = tuple(path for path in files if path.suffix.lower() in PHOTO_SUFFIXES)
+    if not photos:
+        raise UserError(f"no photos in {folder}: expected .jpg, .png or .webp, found {_count_kinds(files)}")
+    for photo in photos:
+        if not photo.is_file():
+            raise UserError(f"{photo}: not a file (a folder, or a link that leads nowhere); remove it")
+    return photos
+
+
+def is_live_class(class_word: str) -> bool:
+    """Returns whether a class word names an animal or a person; of several words the last counts (`corgi dog`)."""
+    words = class_word.lower()
+    return words in dreambooth()["live_classes"] or words.split()[-1] in dreambooth()["live_classes"]
+
+
+def photos_fingerprint(photos: tuple[Path, ...]) -> str:
+    """Returns the SHA-256 over the photos' bytes, in order; names do not count."""
+    digest = hashlib.sha256()
+    for photo in photos:
+        digest.update(hashlib.sha256(photo.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@cache
+def dreambooth() -> dict[str, Any]:
+    """Returns the facts of the DreamBooth dataset: `subjects`, `live_classes`, `prompts`."""
+    return read_yaml(Path(__file__).with_name("dreambooth.yaml"))
+
+
+def _dataset_subject(config: DataConfig) -> tuple[Path, str]:
+    """Returns (folder of the photos, class word)."""
+    dataset = _dataset_folder(config.dataset)
+    class_words = _class_words(dataset)
+    if config.subject not in class_words:
+        known = tuple(class_words)
+        raise UserError(f"unknown subject '{config.subject}' (data.subject){nearest_name(config.subject, known)}")
+    return dataset / config.subject, _check_class_word(config.class_word or class_words[config.subject])
+
+
+def _own_photos(config: DataConfig) -> tuple[Path, str]:
+    folder = Path(config.photos).expanduser()
+    if not config.class_word or not config.class_word.strip():
+        raise UserError(f"data.class_word is missing: say what the subject in {folder} is, such as dog, backpack, toy")
+    find_photos(folder)  # before resolve(), which does not explain a loop of links
+    return folder.resolve(), _check_class_word(config.class_word)
+
+
+def _check_class_word(class_word: str) -> str:
+    if not class_word.strip() or not class_word.isprintable() or set(class_word) & set("{}"):
+        raise UserError(f"data.class_word={class_word!r}: expected plain words, such as dog")
+    return class_word.strip()
+
+
+def _dataset_folder(dataset: str) -> Path:
+    if dataset == MINIATURE:
+        from delora_sd import miniature
+
+        return miniature.SUBJECTS_FOLDER
+    folder = Path(dataset).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"data.dataset={dataset}: no such folder; {_FETCH}")
+    return folder
+
+
+def _class_words(dataset: Path) -> dict[str, str]:
+    """Returns {subject: class word} of the dataset: its own list, else DreamBooth's."""
+    file = dataset / CLASSES_FILE
+    if not file.exists():
+        if not any((dataset / name).is_dir() for name in dreambooth()["subjects"]):
+            raise UserError(f"data.dataset={dataset}: no DreamBooth subject and no {CLASSES_FILE} in it; {_FETCH}")
+        return dreambooth()["subjects"]
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    words = {row.get("subject_name") or "": row.get("class") or "" for row in rows}
+    if not words or not all(map(_is_folder_name, words)) or not all(words.values()):
+        raise UserError(f"{file}: expected the columns subject_name,class; every name the name of a folder beside it")
+    if len(words) < len(rows):
+        twice = Counter(row["subject_name"] for row in rows).most_common(1)[0][0]
+        raise UserError(f"{file}: subject '{twice}' is listed twice; names must differ")
+    return words
+
+
+def _is_folder_name(name: str) -> bool:
+    return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0")
+
+
+def _kind_of_file(path: Path) -> str:
+    if path.suffix.lower() in _VIDEO_SUFFIXES:
+        return "a video; save 4 to 6 of its frames as .jpg in a folder"
+    return f"a {path.suffix or 'plain'} file"
+
+
+def _count_kinds(files: list[Path]) -> str:
+    """Returns `3 .heic, 1 .mp4`, most frequent first."""
+    kinds = Counter("folder" if path.is_dir() else path.suffix.lower() or "no extension" for path in files)
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing"
+    videos = any(path.suffix.lower() in _VIDEO_SUFFIXES for path in files)
+    return f"{found}; save 4 to 6 frames of the video as .jpg" if videos else found
