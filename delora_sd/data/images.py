@@ -45,7 +45,9 @@ def open_photo(path: Path) -> Image.Image:
             upright = ImageOps.exif_transpose(image)
             return _to_rgb(upright)
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-            raise UserError(f"{path}: the photo is damaged or cut off ({error}); copy it again or leave it out") from None
+            raise UserError(
+                f"{path}: the photo is damaged or cut off ({error}); copy it again or leave it out"
+            ) from None
 
 
 def load_photos(paths: Sequence[Path], size_px: int) -> "Float[Tensor, 'photos 3 size size']":

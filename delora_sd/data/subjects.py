@@ -1,4 +1,4 @@
-"""Who is to be learned: a subject of a dataset or a folder of own photos. Everything wrong is said here, at the door."""
+"""Who is to be learned: a subject of a dataset or a folder of own photos; what is wrong with them is said here."""
 
 import csv
 import hashlib
@@ -171,7 +171,7 @@ def _kind_of_file(path: Path) -> str:
 
 def _count_kinds(files: list[Path]) -> str:
     """Returns `3 .heic, 1 .mp4`, most frequent first."""
-    kinds = Counter("folder" if path.is_dir() else path.suffix.lower() or "no extension" for path in files)
+    kinds = Counter("folder(s)" if path.is_dir() else path.suffix.lower() or "no extension" for path in files)
     found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing"
     videos = any(path.suffix.lower() in _VIDEO_SUFFIXES for path in files)
     return f"{found}; save 4 to 6 frames of the video as .jpg" if videos else found
