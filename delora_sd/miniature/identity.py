@@ -1,0 +1,73 @@
+"""Who a subject is: colours, pattern, proportions and accessory, and which identities pretraining never sees."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from delora_sd.miniature.palette import COLOURS
+
+LIVE_CLASSES = ("dog", "cat")
+CLASS_WORDS = (
+    "backpack", "stuffed animal", "bowl", "can", "candle", "cat", "clock", "sneaker",
+    "dog", "toy", "boot", "glasses", "cartoon", "teapot", "vase",
+)  # fmt: skip
+PATTERNS = ("plain", "stripes", "dots", "halves", "band", "patches")
+PATTERN_ODDS = (0.3, 0.14, 0.14, 0.14, 0.14, 0.14)
+VARIANTS = 3  # each proportion and the accessory take this many values
+HELD_OUT_SHARE = 10  # one identity in this many is kept from pretraining
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """One subject of the world; two pictures show the same subject exactly when these fields agree."""
+
+    class_word: str
+    main: str
+    second: str
+    accent: str
+    pattern: str
+    width: int
+    height: int
+    extra: int
+
+    @property
+    def key(self) -> str:
+        """All identity parameters in one line; the split hashes it."""
+        names = (self.class_word, self.main, self.second, self.accent, self.pattern)
+        return "/".join((*names, str(self.width), str(self.height), str(self.extra)))
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether pretraining never sees this identity: a fixed hash decides, not a list."""
+        return int(hashlib.sha256(self.key.encode()).hexdigest()[:8], 16) % HELD_OUT_SHARE == 0
+
+
+def draw_identity(
+    rng: np.random.Generator, *, held_out: bool, class_word: str | None = None, main: str | None = None
+) -> Identity:
+    """A random identity of the asked side of the split."""
+    while True:
+        first, second, accent = rng.permutation(list(COLOURS))[:3].tolist()
+        if main is not None and main in (second, accent):
+            continue
+        drawn = Identity(
+            class_word=class_word or str(rng.choice(CLASS_WORDS)),
+            main=main or first,
+            second=second,
+            accent=accent,
+            pattern=str(rng.choice(PATTERNS, p=PATTERN_ODDS)),
+            width=int(rng.integers(VARIANTS)),
+            height=int(rng.integers(VARIANTS)),
+            extra=int(rng.integers(VARIANTS)),
+        )
+        if drawn.is_held_out == held_out:
+            return drawn
+
+
+def hard_negative(rng: np.random.Generator, identity: Identity, *, held_out: bool) -> Identity:
+    """Another identity of the same class and main colour."""
+    while True:
+        other = draw_identity(rng, held_out=held_out, class_word=identity.class_word, main=identity.main)
+        if other != identity:
+            return other
