@@ -41,6 +41,12 @@ def load_config(schema: type[Config], files: list[str | Path], overrides: list[s
         raise UserError(f"settings: {_first_line(error)}") from None
 
 
+def from_dict(schema: type[Config], values: dict[str, Any], *, source: str) -> Config:
+    """Returns a frozen `schema` from plain values, as `to_dict` gives them; `source` names the file in errors."""
+    node = _merge(_writable(OmegaConf.structured(schema)), OmegaConf.create(values), schema, source=source)
+    return OmegaConf.to_object(node)
+
+
 def read_yaml(file: str | Path) -> Any:
     """Returns the parsed YAML file. Aliases are refused: no settings file needs them, a YAML bomb does."""
     path = Path(file).expanduser()

@@ -21,6 +21,7 @@ class LayerGroup:
 
     layers: tuple[str, ...]
     spec: LayerSpec
+    """The first layer's; the others differ at most in their initial boundary."""
 
 
 class Adapter(nn.Module):
@@ -29,6 +30,7 @@ class Adapter(nn.Module):
     def __init__(self, config: AdapterConfig, specs: dict[str, LayerSpec], tensors: dict[str, Tensors]):
         super().__init__()
         self.config = config
+        self._specs = specs
         self.groups = _group_layers(config, specs, tensors)
         self.stacks = nn.ModuleList()
         trained = trained_names(config)
@@ -56,8 +58,16 @@ class Adapter(nn.Module):
                 layers[layer] = {name: value[position].detach() for name, value in stacked.items()}
         return layers
 
+    @torch.no_grad()
+    def copy_from(self, layers: dict[str, Tensors]) -> None:
+        """Takes over saved tensors {layer: {name: tensor}}, bit for bit: how training resumes."""
+        for index, group in enumerate(self.groups):
+            for name, value in self.group_tensors(index).items():
+                value.copy_(torch.stack([layers[layer][name] for layer in group.layers]))
+
     def specs(self) -> dict[str, LayerSpec]:
-        return {layer: group.spec for group in self.groups for layer in group.layers}
+        """Returns {layer: its settings}, the initial boundary of each layer included."""
+        return self._specs
 
     def parameters_by_name(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields (tensor name such as "A" or "boundary", parameter) in a fixed order: how rates are chosen."""
@@ -77,11 +87,14 @@ class Adapter(nn.Module):
 
 
 def create_adapter(config: AdapterConfig, weights: dict[str, Tensor], *, seed: int) -> Adapter:
-    """Returns a fresh adapter for layers {name: weight (out, in)}; a layer's start depends on (seed, name) only."""
+    """Returns a fresh adapter for layers {name: frozen weight}; a layer's start depends on (seed, name) only.
+
+    Made on the CPU in fp32, wherever the weights are: the same start on every device.
+    """
     specs = {name: resolve_layer(name, config, weight) for name, weight in weights.items()}
     start = METHODS[config.method].start
     tensors = {
-        name: start(specs[name], config, weight.detach(), layer_generator(seed, name))
+        name: start(specs[name], config, weight.detach().flatten(1).float().cpu(), layer_generator(seed, name))
         for name, weight in weights.items()
     }
     return Adapter(config, specs, tensors)
@@ -92,9 +105,9 @@ def layer_generator(seed: int, layer: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def layer_factors(config: AdapterConfig, spec: LayerSpec, tensors: Tensors, weight: Tensor) -> Factors:
-    """Returns the exact factors of one layer, fp32; `weight` is (out, in)."""
-    return METHODS[config.method].factors(tensors, config, spec, weight.float())
+def layer_factors(config: AdapterConfig, spec: LayerSpec, tensors: Tensors, weight: Tensor | None = None) -> Factors:
+    """Returns the exact factors of one layer, fp32; `weight` (out, in) only for methods that need it."""
+    return METHODS[config.method].factors(tensors, config, spec, None if weight is None else weight.float())
 
 
 def _group_layers(
@@ -105,6 +118,6 @@ def _group_layers(
     groups: dict[tuple, list[str]] = {}
     for layer, named in tensors.items():
         shape = tuple((name, tuple(value.shape)) for name, value in sorted(named.items()))
-        key = (layer,) if alone else (specs[layer].rank, specs[layer].alpha, shape)
+        key = (layer,) if alone else (specs[layer].shape, specs[layer].alpha, shape)
         groups.setdefault(key, []).append(layer)
     return tuple(LayerGroup(layers=tuple(layers), spec=specs[layers[0]]) for layers in groups.values())

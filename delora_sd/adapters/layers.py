@@ -69,12 +69,20 @@ def adapt_layer(layer: nn.Module) -> AdaptedLayer:
     return AdaptedConv2d(layer) if isinstance(layer, nn.Conv2d) else AdaptedLinear(layer)
 
 
+def dense_weight(layer: nn.Module) -> Tensor:
+    """Returns the frozen weight in its own shape, detached; a quantised one de-quantised."""
+    weight = layer.weight.detach()
+    return weight.dequantize() if is_quantized(layer) else weight
+
+
 def flat_weight(layer: nn.Module) -> Tensor:
-    """Returns the frozen weight as (out, in); a k x k convolution as (out, in * k * k); quantised ones de-quantised."""
-    weight = layer.weight
-    dequantize = getattr(weight, "dequantize", None)
-    dense = dequantize() if dequantize is not None and type(weight) not in (Tensor, nn.Parameter) else weight
-    return dense.detach().flatten(1)
+    """Returns the frozen weight as (out, in); a k x k convolution as (out, in * k * k)."""
+    return dense_weight(layer).flatten(1)
+
+
+def is_quantized(layer: nn.Module) -> bool:
+    """True when the weight is stored by torchao in 8 or 4 bits: a tensor subclass that knows how to de-quantise."""
+    return type(layer.weight.data) is not Tensor
 
 
 def _scale_rows(y: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:

@@ -27,8 +27,11 @@ Tensors = dict[str, Tensor]
 class LayerSpec:
     """What the settings say about one layer, patterns applied and the boundary in the paper's unit."""
 
+    shape: tuple[int, ...]
+    """Shape of the frozen weight: (out, in), or (out, in, height, width) of a convolution."""
     rank: int
     boundary: float
+    """Initial boundary lambda."""
     alpha: float
 
 
@@ -67,15 +70,15 @@ def check_adapter_config(config: AdapterConfig, known: tuple[str, ...]) -> None:
 
 
 def resolve_layer(name: str, config: AdapterConfig, weight: Tensor) -> LayerSpec:
-    """Returns the settings of one layer; `weight` is (out, in), convolutions flattened.
+    """Returns the settings of one layer; `weight` is (out, in) or a convolution's (out, in, height, width).
 
     Raises:
         UserError: the rank does not fit the layer or the method.
     """
     rank = _match(name, config.rank_pattern, config.rank)
-    smallest = min(weight.shape)
-    if rank > smallest:
-        raise UserError(f"adapter.rank: {rank} is above the {smallest} of layer {name} {tuple(weight.shape)}")
+    flat = weight.flatten(1)
+    if rank > min(flat.shape):
+        raise UserError(f"adapter.rank: {rank} is above the {min(flat.shape)} of layer {name} {tuple(weight.shape)}")
     even = METHODS[config.method].needs_even_rank or (config.init == "mirrored" and "boundary" in _trained(config))
     if even and rank % 2:
         raise UserError(
@@ -83,15 +86,16 @@ def resolve_layer(name: str, config: AdapterConfig, weight: Tensor) -> LayerSpec
         )
     boundary = _match(name, config.boundary_pattern, config.boundary)
     if config.boundary_unit == "relative":
-        boundary *= _paper_boundary_of_relative_one(config, weight)
-    return LayerSpec(rank=rank, boundary=boundary, alpha=config.alpha or 2.0 * rank)
+        boundary *= _paper_boundary_of_relative_one(config, flat)
+    return LayerSpec(shape=tuple(weight.shape), rank=rank, boundary=boundary, alpha=config.alpha or 2.0 * rank)
 
 
 def _paper_boundary_of_relative_one(config: AdapterConfig, weight: Tensor) -> float:
     """The lambda at which the bound on ||dW||_F / ||W||_F is 1, from the weight norm in use."""
-    if METHODS[config.method].needs_weight or config.weight_norm == "frobenius":
+    kind = _weight_norm_kind(config)
+    if METHODS[config.method].needs_weight or kind == "frobenius":
         return 1.0
-    return math.sqrt(weight.shape[1]) if _weight_norm_kind(config) == "column" else weight.float().norm().item()
+    return math.sqrt(weight.shape[1]) if kind == "column" else weight.float().norm().item()
 
 
 def weight_norms(weight: Tensor, kind: str) -> Tensor:

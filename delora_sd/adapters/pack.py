@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from delora_sd.adapters.adapter import Adapter, create_adapter
 from delora_sd.adapters.factors import Factors, update_norm
-from delora_sd.adapters.layers import AdaptedLayer, adapt_layer, flat_weight
+from delora_sd.adapters.layers import AdaptedLayer, adapt_layer, dense_weight, flat_weight
 from delora_sd.adapters.methods import METHODS
 from delora_sd.errors import UserError
 from delora_sd.settings import AdapterConfig
@@ -90,7 +90,7 @@ def attach_adapters(unet: nn.Module, configs: list[AdapterConfig], *, seeds: lis
     """
     unet.requires_grad_(False)
     targets = find_targets(unet, configs[0].target_modules)
-    weights = {name: flat_weight(layer) for name, layer in targets.items()}
+    weights = {name: dense_weight(layer) for name, layer in targets.items()}
     adapters = [create_adapter(config, weights, seed=seed) for config, seed in zip(configs, seeds, strict=True)]
     return attach(unet, adapters)
 
