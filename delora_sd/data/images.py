@@ -26,8 +26,8 @@ a few bytes can claim any size. Just under Pillow's own hard limit."""
 MIN_SIDE_PX = 16
 """A photo with a shorter side shows nothing."""
 
-_PILLOW_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
-"""Only these decoders run, whatever the file's name says. MPO is a JPEG with an extra picture, as phones write it."""
+_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP")
+"""Only these decoders run, whatever the file's name says. JPEG includes MPO, the two-picture JPEG of some phones."""
 
 _OPENING = threading.Lock()
 """`warnings.catch_warnings` is not thread-safe and photos are opened in parallel."""
@@ -63,7 +63,10 @@ def load_photos(paths: Sequence[Path], size_px: int) -> "Float[Tensor, 'photos 3
 
 
 def to_square(image: Image.Image, size_px: int) -> Image.Image:
-    """Returns the largest centred square of the image at `size_px` (Lanczos, antialiased)."""
+    """Returns the largest centred square of the image at `size_px` (Lanczos, antialiased).
+
+    The same pixels as resizing the whole image and then cutting out the centre, without the large intermediate.
+    """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.resize((size_px, size_px), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
@@ -132,7 +135,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except ImageCms.PyCMSError:
+        except (OSError, ImageCms.PyCMSError):
             pass  # a broken profile is no reason to refuse the photo; viewers ignore it too
     return image.convert("RGB")
 
