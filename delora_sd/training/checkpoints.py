@@ -1,0 +1,66 @@
+"""Checkpoints of one adapter: its tensors, optimizer state and step; no random state is needed (see batches.py)."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from delora_sd.adapters.formats import load_adapter, save_adapter
+from delora_sd.run_folder import RunFolder, read_json, write_folder, write_json
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+PROGRESS_FILE = "progress.json"
+
+
+def save_checkpoint(
+    run: RunFolder, step: int, adapter: nn.Module, optimizer: torch.optim.Optimizer, *, loss_scale: float, base: str
+) -> None:
+    """Writes `checkpoints/step-NNNNNN/`, whole or not at all."""
+
+    def write(folder: Path) -> None:
+        save_adapter(adapter, folder / "adapter", base=base)
+        save_file(_optimizer_tensors(adapter, optimizer), folder / OPTIMIZER_FILE)
+        write_json(folder / PROGRESS_FILE, {"step": step, "loss_scale": loss_scale})
+
+    write_folder(run.checkpoint(step), write)
+
+
+def load_checkpoint(run: RunFolder, step: int, adapter: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+    """Restores the adapter and its optimizer state bit for bit; returns the loss scale."""
+    folder = run.checkpoint(step)
+    adapter.copy_from(load_adapter(folder / "adapter").layer_tensors())
+    saved = load_file(folder / OPTIMIZER_FILE)
+    fused = optimizer.param_groups[0].get("fused")
+    for index, parameter in enumerate(adapter.parameters()):
+        prefix = f"{index}."
+        optimizer.state[parameter] = {
+            key.removeprefix(prefix): value if key == f"{prefix}step" and not fused else value.to(parameter.device)
+            for key, value in saved.items()
+            if key.startswith(prefix)
+        }
+    return read_json(folder / PROGRESS_FILE)["loss_scale"]
+
+
+def last_common_step(runs: list[RunFolder]) -> int:
+    """Returns the newest step from which every run of a pack can go on; 0 when there is none."""
+    resumable = [
+        {step for step in run.checkpoint_steps() if (run.checkpoint(step) / OPTIMIZER_FILE).exists()} for run in runs
+    ]
+    return max(set.intersection(*resumable), default=0)
+
+
+def prune_checkpoints(run: RunFolder, keep: int) -> None:
+    """Drops the optimizer state of all but the newest `keep` checkpoints; their adapters stay. 0 keeps all."""
+    for step in run.checkpoint_steps()[:-keep] if keep else []:
+        (run.checkpoint(step) / OPTIMIZER_FILE).unlink(missing_ok=True)
+
+
+def _optimizer_tensors(adapter: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Returns {"<parameter index>.<name>": tensor} of everything the optimizer remembers about one adapter."""
+    return {
+        f"{index}.{name}": value.detach().cpu().contiguous()
+        for index, parameter in enumerate(adapter.parameters())
+        for name, value in optimizer.state[parameter].items()
+        if isinstance(value, Tensor)
+    }

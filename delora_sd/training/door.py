@@ -1,0 +1,89 @@
+"""Everything that can be refused before a model loads."""
+
+import math
+
+from delora_sd.config import flatten, load_config
+from delora_sd.errors import UserError
+from delora_sd.run_folder import RunFolder
+from delora_sd.settings import TrainConfig
+from delora_sd.training.packing import differing_field
+
+FREE_ON_RESUME = (
+    "output_dir",
+    "model.offline",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.log_every",
+    "training.tracker",
+    "preview.",
+)
+"""Settings that decide nothing in the result and may change between two calls."""
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raises UserError for settings no run could satisfy."""
+    if not config.output_dir:
+        raise UserError("output_dir: missing; give a run folder, such as output_dir=runs/dog")
+    training, optimizer = config.training, config.optimizer
+    for key, value in {
+        "training.num_steps": training.num_steps,
+        "training.batch_size": training.batch_size,
+        "training.gradient_accumulation": training.gradient_accumulation,
+        "training.checkpoint_every": training.checkpoint_every,
+        "training.log_every": training.log_every,
+        "training.num_class_images": training.num_class_images,
+    }.items():
+        if value < 1:
+            raise UserError(f"{key}: {value}; expected a whole number of at least 1")
+    for key, value in {
+        "optimizer.lr": 0.0 if optimizer.lr is None else optimizer.lr,
+        "optimizer.boundary_lr": optimizer.boundary_lr,
+        "optimizer.weight_decay": optimizer.weight_decay,
+        "optimizer.clip_norm": optimizer.clip_norm,
+        "optimizer.warmup_steps": optimizer.warmup_steps,
+        "training.prior_weight": training.prior_weight,
+        "training.keep_checkpoints": training.keep_checkpoints,
+        "preview.every": config.preview.every,
+    }.items():
+        if not (value >= 0 and math.isfinite(value)):
+            raise UserError(f"{key}: {value}; expected 0 or a positive number")
+    if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
+        raise UserError(f"optimizer.betas: {optimizer.betas}; expected two numbers in [0, 1)")
+    if config.model.size_px is not None and (config.model.size_px < 8 or config.model.size_px % 8):
+        raise UserError(f"model.size_px: {config.model.size_px}; expected a positive multiple of 8")
+
+
+def check_pack(configs: list[TrainConfig]) -> None:
+    """Raises UserError when runs asked to train together cannot, or share a folder."""
+    folders = [config.output_dir for config in configs]
+    if len(set(folders)) < len(folders):
+        raise UserError(f"output_dir: two runs of a pack would write {max(folders, key=folders.count)}")
+    for other in configs[1:]:
+        field = differing_field(configs[0], other)
+        if field:
+            ours, theirs = flatten(configs[0])[field], flatten(other)[field]
+            raise UserError(f"{field}: {ours} and {theirs} cannot share a pack; train them separately")
+
+
+def check_resume(run: RunFolder, config: TrainConfig) -> None:
+    """Raises UserError when the folder holds a run of other settings or of another version; longer training is fine."""
+    run.check_version()
+    if run.path.exists() and not run.path.is_dir():
+        raise UserError(f"output_dir {run.path} is a file; give a folder")
+    if not run.config.exists():
+        return
+    before, now = flatten(load_config(TrainConfig, [run.config], [])), flatten(config)
+    changed = [key for key, value in now.items() if before[key] != value and not _is_free(key, before, now)]
+    if changed:
+        key = changed[0]
+        raise UserError(
+            f"{run.path} was begun with {key}={before[key]}, now it is {now[key]}"
+            + (f" (and {len(changed) - 1} more differ)" if len(changed) > 1 else "")
+            + "; use another output_dir, or the settings in its config.yaml"
+        )
+
+
+def _is_free(key: str, before: dict, now: dict) -> bool:
+    if key == "training.num_steps":
+        return now[key] > before[key] and now["optimizer.schedule"] == "constant"
+    return any(key.startswith(free) if free.endswith(".") else key == free for free in FREE_ON_RESUME)

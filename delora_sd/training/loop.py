@@ -1,0 +1,129 @@
+"""The loop. Everything it needs is in the session the recipe built; everything it tells goes to the reporter."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from delora_sd.settings import TrainConfig
+from delora_sd.training.batches import CellData, Draw, assemble_batch, draw_step, part_of_draw
+from delora_sd.training.objective import pack_losses
+from delora_sd.training.optimization import clip_gradients, set_learning_rates
+from delora_sd.training.reporter import Reporter, StepReport
+
+FP16_LOSS_SCALE = 2.0**12
+"""First loss scale of an fp16 base; halved whenever an adapter's gradients overflow."""
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A pack in training. `scales` and `diverged` are each adapter's own."""
+
+    accelerator: Accelerator
+    model: nn.Module
+    adapters: list[nn.Module]
+    optimizer: torch.optim.Optimizer
+    configs: list[TrainConfig]
+    cells: list[CellData]
+    alphas_cumprod: Tensor
+    prediction_type: str
+    scales: list[float]
+    diverged: dict[int, str]
+
+
+def run_loop(session: Session, reporter: Reporter, *, start_step: int) -> None:
+    """Trains from `start_step` to the last step, or until every adapter has diverged or a stop is requested."""
+    config = session.configs[0]
+    rates = [each.optimizer for each in session.configs]
+    with ThreadPoolExecutor(1) as ahead:
+        upcoming = ahead.submit(_draw, session, start_step)
+        for step in range(start_step, config.training.num_steps):
+            draws = upcoming.result()
+            upcoming = ahead.submit(_draw, session, step + 1)
+            set_learning_rates(session.optimizer, rates, step, config.training.num_steps)
+            losses = _backward(session, draws)
+            norms = _guard_gradients(session, step)
+            session.optimizer.step()
+            session.optimizer.zero_grad(set_to_none=True)
+            reporter.after_step(StepReport(step=step + 1, losses=losses, grad_norms=norms))
+            if len(session.diverged) == len(session.adapters) or reporter.stop_requested:
+                break
+
+
+def _draw(session: Session, step: int) -> list[Draw]:
+    return [
+        draw_step(
+            cell,
+            seed=config.seed,
+            step=step,
+            batch_size=config.training.batch_size,
+            num_timesteps=len(session.alphas_cumprod),
+        )
+        for cell, config in zip(session.cells, session.configs, strict=True)
+    ]
+
+
+def _backward(session: Session, draws: list[Draw]) -> Tensor:
+    """Accumulates the gradients of one step; returns (2, adapters): instance and weighted class losses."""
+    accelerator, num_parts = session.accelerator, session.configs[0].training.gradient_accumulation
+    total = 0
+    for part in range(num_parts):
+        batch = _own_part(session, draws, part)
+        with nullcontext() if part == num_parts - 1 else accelerator.no_sync(session.model):
+            instance, prior = pack_losses(
+                session.model,
+                batch,
+                alphas_cumprod=session.alphas_cumprod,
+                prediction_type=session.prediction_type,
+                prior_weights=torch.tensor(
+                    [c.training.prior_weight for c in session.configs], device=accelerator.device
+                ),
+            )
+            scales = torch.tensor(session.scales, device=accelerator.device)
+            accelerator.backward(((instance + prior) * scales).sum() / num_parts)
+        total = total + torch.stack([instance, prior]).detach() / num_parts
+    return total
+
+
+def _own_part(session: Session, draws: list[Draw], part: int):
+    """This process's share of one accumulation part of the global batch."""
+    accelerator, training = session.accelerator, session.configs[0].training
+    share = accelerator.process_index * training.gradient_accumulation + part
+    own = [
+        part_of_draw(
+            draw,
+            part=share,
+            num_parts=accelerator.num_processes * training.gradient_accumulation,
+            has_class_images=cell.class_images is not None,
+        )
+        for draw, cell in zip(draws, session.cells, strict=True)
+    ]
+    return assemble_batch(session.cells, own, accelerator.device)
+
+
+def _guard_gradients(session: Session, step: int) -> list[float]:
+    """Clips each adapter on its own; one whose gradients are not finite is left out, the others go on untouched."""
+    norms = torch.stack(
+        [
+            clip_gradients(adapter, config.optimizer.clip_norm, scale)
+            if index not in session.diverged
+            else torch.tensor(math.nan)
+            for index, (adapter, config, scale) in enumerate(
+                zip(session.adapters, session.configs, session.scales, strict=True)
+            )
+        ]
+    ).tolist()
+    for index, norm in enumerate(norms):
+        if math.isfinite(norm):
+            continue
+        for parameter in session.adapters[index].parameters():
+            parameter.grad = None
+        if index not in session.diverged and session.scales[index] > 1.0:
+            session.scales[index] /= 2
+        elif index not in session.diverged:
+            session.diverged[index] = f"the loss or its gradient was not finite at step {step + 1}"
+    return norms

@@ -1,0 +1,66 @@
+"""What a run was made of: versions, device, seeds, hashes. Enough to know why two runs differ."""
+
+import hashlib
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from delora_sd import __version__
+from delora_sd.data.subjects import Subject
+from delora_sd.diffusion.parts import Base
+from delora_sd.run_folder import FORMAT_VERSION
+from delora_sd.settings import TrainConfig
+
+PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "safetensors")
+
+
+def describe_run(config: TrainConfig, subject: Subject, base: Base, *, trainable_parameters: int) -> dict[str, Any]:
+    """Returns the manifest of a run that begins; `finish` adds what is known at its end."""
+    return {
+        "format": FORMAT_VERSION,
+        "delora_sd": __version__,
+        "git": _git_commit(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "device": device_name(),
+        "seed": config.seed,
+        "base": {
+            "id": config.model.base,
+            "fingerprint": base.fingerprint,
+            "random_weights": base.has_random_weights,
+        },
+        "subject": {"name": subject.name, "class_word": subject.class_word, "is_live": subject.is_live},
+        "photos": {photo.name: hash_file(photo) for photo in subject.photos},
+        "trainable_parameters": trainable_parameters,
+    }
+
+
+def device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def hash_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the source this runs from; None for an installed package."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -1,0 +1,44 @@
+"""The adapted UNet and the loss of every adapter in a pack."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from delora_sd.diffusion.objective import mse_per_sample, noisy_latents, training_target
+from delora_sd.training.batches import Batch
+
+
+class AdaptedUNet(nn.Module):
+    """The frozen UNet and its pack as one module: what accelerate prepares and torch.compile sees."""
+
+    def __init__(self, unet: nn.Module, pack: nn.Module):
+        super().__init__()
+        self.unet = unet
+        self.pack = pack
+
+    def forward(self, latents: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
+        self.pack.make_factors()
+        dtype = next(self.unet.parameters()).dtype
+        return self.unet(latents.to(dtype), timesteps, embeddings.to(dtype)).sample.float()
+
+
+def pack_losses(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    alphas_cumprod: Tensor,
+    prediction_type: str,
+    prior_weights: Float[Tensor, " adapters"],
+) -> tuple[Float[Tensor, " adapters"], Float[Tensor, " adapters"]]:
+    """Returns (instance loss, class loss weighted by the prior weight), one mean each per adapter.
+
+    Their sum is what an adapter minimises (DreamBooth's prior preservation); no adapter sees another's samples.
+    """
+    noisy = noisy_latents(batch.latents, batch.noise, batch.timesteps, alphas_cumprod)
+    target = training_target(batch.latents, batch.noise, batch.timesteps, alphas_cumprod, prediction_type)
+    prediction = model(noisy, batch.timesteps, batch.embeddings)
+    losses = mse_per_sample(prediction, target).unflatten(0, (len(prior_weights), -1))  # (adapters, n)
+    if not prior_weights.any():
+        return losses.mean(1), torch.zeros_like(prior_weights)
+    instance, prior = losses.chunk(2, dim=1)
+    return instance.mean(1), prior.mean(1) * prior_weights

@@ -1,0 +1,85 @@
+"""One optimizer over all adapters of a pack; rates, decay, clipping and schedule are each adapter's own."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from delora_sd.errors import UserError
+from delora_sd.settings import OptimizerConfig
+
+UNDECAYED = ("boundary", "magnitude")
+"""Tensors weight decay leaves alone: scales, not directions."""
+
+
+def build_optimizer(
+    adapters: list[nn.Module], configs: list[OptimizerConfig], default_lr: float, device: torch.device
+) -> torch.optim.Optimizer:
+    """Returns an AdamW whose parameter groups carry `adapter` (its index) and `base_lr`."""
+    groups = []
+    for index, (adapter, config) in enumerate(zip(adapters, configs, strict=True)):
+        groups += _parameter_groups(adapter, config, default_lr, index)
+    return _optimizer_class(configs[0].name, device)(groups)
+
+
+def _parameter_groups(adapter: nn.Module, config: OptimizerConfig, default_lr: float, index: int) -> list[dict]:
+    """Directions at `lr` with decay, scales without, the boundary at its own rate."""
+    by_kind: dict[tuple[float, float], list[nn.Parameter]] = {}
+    lr = default_lr if config.lr is None else config.lr
+    for name, parameter in adapter.parameters_by_name():
+        rate = config.boundary_lr if name == "boundary" else lr
+        decay = 0.0 if name in UNDECAYED else config.weight_decay
+        by_kind.setdefault((rate, decay), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": rate,
+            "base_lr": rate,
+            "weight_decay": decay,
+            "betas": tuple(config.betas),
+            "eps": config.eps,
+            "adapter": index,
+        }
+        for (rate, decay), parameters in by_kind.items()
+    ]
+
+
+def _optimizer_class(name: str, device: torch.device):
+    if name == "adamw":
+        return lambda groups: torch.optim.AdamW(groups, fused=device.type == "cuda" or None)
+    if device.type != "cuda":
+        raise UserError("optimizer.name: adamw8bit needs an NVIDIA GPU; use adamw")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise UserError("optimizer.name: adamw8bit needs bitsandbytes; pip install 'delora_sd[adamw8bit]'") from None
+    return AdamW8bit
+
+
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, configs: list[OptimizerConfig], step: int, num_steps: int
+) -> None:
+    """Sets every group's rate for this step from its adapter's own schedule."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * schedule_factor(configs[group["adapter"]], step, num_steps)
+
+
+def schedule_factor(config: OptimizerConfig, step: int, num_steps: int) -> float:
+    """Returns the factor in [0, 1] on the rate: linear warm-up, then constant, linear or cosine decay to 0."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    return 1.0 - progress if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def clip_gradients(adapter: nn.Module, max_norm: float, loss_scale: float) -> Tensor:
+    """Unscales and clips one adapter's gradients in place; returns their norm before clipping, ()."""
+    gradients = [parameter.grad for parameter in adapter.parameters() if parameter.grad is not None]
+    if loss_scale != 1.0:
+        torch._foreach_div_(gradients, loss_scale)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if max_norm > 0:
+        torch._foreach_mul_(gradients, torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+    return norm
