@@ -6,22 +6,20 @@ A typo is an error that names the nearest key; a wrong type says what was found 
 import ast
 import inspect
 import itertools
-import re
 import textwrap
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from delora_sd.errors import UserError, nearest_name
-
-Config = TypeVar("Config")
+from delora_sd.errors import UserError
+from delora_sd.schema import Config, Word, find_hint, is_text, natural, reads_as_nothing, with_settings
 
 MAX_YAML_BYTES = 1_000_000
 """No settings file is this large; a larger one is a mistake or an attack."""
+
+_PLAIN_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 
 def load_config(schema: type[Config], files: list[str | Path], overrides: list[str]) -> Config:
@@ -30,51 +28,35 @@ def load_config(schema: type[Config], files: list[str | Path], overrides: list[s
     Raises:
         UserError: unknown key (names the nearest), wrong type, unreadable file.
     """
-    node = _writable(OmegaConf.structured(schema))
+    config = schema()
     for file in files:
-        node = _merge(node, OmegaConf.create(read_yaml(file)), schema, source=str(file))
+        config = with_settings(config, _read_words(file), source=str(file))
     for override in overrides:
-        node = _merge(node, _parse_override(override), schema, source=f"'{override}'")
-    try:
-        return OmegaConf.to_object(node)
-    except OmegaConfBaseException as error:
-        raise UserError(f"settings: {_first_line(error)}") from None
+        config = with_settings(config, _parse_override(override, schema), source=f"'{override}'")
+    return config
 
 
 def from_dict(schema: type[Config], values: dict[str, Any], *, source: str) -> Config:
     """Returns a frozen `schema` from plain values, as `to_dict` gives them; `source` names the file in errors."""
-    node = _merge(_writable(OmegaConf.structured(schema)), OmegaConf.create(values), schema, source=source)
-    return OmegaConf.to_object(node)
+    return with_settings(schema(), values, source=source)
 
 
 def read_yaml(file: str | Path) -> Any:
-    """Returns the parsed YAML file. Aliases are refused: no settings file needs them, a YAML bomb does."""
-    path = Path(file).expanduser()
-    try:
-        size = path.stat().st_size
-        if size > MAX_YAML_BYTES:
-            raise UserError(f"{path}: {size} bytes is no settings file (at most {MAX_YAML_BYTES})")
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise UserError(f"{path}: YAML aliases (*name) are not accepted; write the value out")
-        value = yaml.load(text, Loader=_Loader)
-    except FileNotFoundError:
-        raise UserError(f"settings file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"settings file {path} cannot be read: {error}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"settings file {path} is not valid YAML: {_first_line(error)}") from None
-    return {} if value is None else value
+    """Returns the parsed YAML file as plain dicts, lists and scalars; an empty file is {}.
+
+    `2e-2` is a number, `no` is a word. Aliases are refused: no settings file needs them, a YAML bomb does.
+    """
+    return natural(_read_words(file))
 
 
 def to_yaml(config: Any) -> str:
     """Returns the resolved config as YAML that `load_config` reads back to an equal object."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=False)
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Returns the config as plain dicts, lists and scalars."""
-    return OmegaConf.to_container(OmegaConf.structured(config))
+    return _plain(asdict(config))
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -91,90 +73,98 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def describe(schema: type, prefix: str = "") -> list[tuple[str, str, str]]:
     """Returns (dotted key, default, docstring) of every setting, in order, for `--help`."""
-    docs = _field_docs(schema)
+    return _describe(schema(), prefix)
+
+
+def _describe(config: Any, prefix: str) -> list[tuple[str, str, str]]:
+    docs = _field_docs(type(config))
     rows = []
-    for field in fields(schema):
-        default = field.default if field.default is not MISSING else field.default_factory()
+    for field in fields(config):
+        default = getattr(config, field.name)
         if is_dataclass(default):
-            rows += describe(type(default), f"{prefix}{field.name}.")
+            rows += _describe(default, f"{prefix}{field.name}.")
         else:
             rows.append((prefix + field.name, _show_default(default), docs.get(field.name, "")))
     return rows
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 2e-2 as a number (YAML 1.1 wants 2.0e-2) and refuses a key given twice."""
+def _read_words(file: str | Path) -> Any:
+    path = Path(file).expanduser()
+    try:
+        size = path.stat().st_size
+        if size > MAX_YAML_BYTES:
+            raise UserError(f"{path}: {size} bytes is no settings file (at most {MAX_YAML_BYTES})")
+        return _parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"settings file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"settings file {path} cannot be read: {error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"settings file {path} is not valid YAML: {_where(error)}") from None
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+
+def _parse_yaml(text: str) -> Any:
+    """Returns dicts, lists, `Word`s and quoted `str`s; {} for an empty text."""
+    for event in yaml.parse(text, Loader=yaml.BaseLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise _refusal("aliases (*name) are not accepted; write the value out", event)
+    node = yaml.compose(text, Loader=yaml.BaseLoader)
+    return {} if node is None else _words(node)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+def _words(node: yaml.Node) -> Any:
+    """A node as its words. Tags such as !!python/object are refused, never obeyed."""
+    if node.tag not in _PLAIN_TAGS:
+        raise _refusal(f"tags ({node.tag}) are not accepted", node)
+    if isinstance(node, yaml.ScalarNode):
+        return Word(node.value) if node.style is None else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [_words(item) for item in node.value]
+    mapping = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _refusal("a key must be one word", key)
+        if key.value in mapping:
+            raise _refusal(f"key '{key.value}' is given twice", key)
+        mapping[key.value] = _words(value)
+    return mapping
 
 
-def _parse_override(text: str) -> DictConfig:
+def _refusal(problem: str, place: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
+
+
+def _parse_override(text: str, schema: type) -> dict[str, Any]:
+    """Returns {dotted key: value}. Text settings take what is written; others may be YAML lists and mappings."""
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise UserError(f"'{text}' is neither a .yaml file nor key=value")
+    value = value.strip()
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    is_flow = value[:1] in ("[", "{") and not is_text(find_hint(schema, tuple(key.split("."))))
+    if not (is_quoted or is_flow):
+        return {key: Word(value)}
     try:
-        parsed = yaml.load(value, Loader=_Loader) if value else ""
-    except yaml.YAMLError as error:
-        raise UserError(f"'{text}': the value is not valid YAML ({_first_line(error)}); quote it") from None
-    node = OmegaConf.create()
-    OmegaConf.update(node, key, parsed)
-    return node
+        return {key: _parse_yaml(value)}
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"'{text}': the value is not valid YAML ({_where(error)}); quote it") from None
 
 
-def _merge(node: DictConfig, update: Any, schema: type, *, source: str) -> DictConfig:
-    if not isinstance(update, DictConfig):
-        raise UserError(f"{source}: expected `key: value` settings, found {type(update).__name__}")
-    try:
-        return OmegaConf.merge(node, _wrap_scalars(update, node))
-    except ConfigKeyError as error:
-        known = [key for key, _, _ in describe(schema)]
-        raise UserError(f"{source}: unknown setting '{error.full_key}'{_nearest_key(error.full_key, known)}") from None
-    except OmegaConfBaseException as error:
-        raise UserError(f"{source}: {error.full_key or ''}: {_first_line(error)}") from None
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that would read as nothing, and whatever does not fit on one plain line."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        style = '"' if not text.isprintable() else "'" if reads_as_nothing(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-def _wrap_scalars(update: DictConfig, node: DictConfig) -> DictConfig:
-    """`prompts=dreambooth` means a list of one: a scalar where a list is expected is wrapped."""
-    for key, value in update.items():
-        expected = node._get_node(key) if key in node else None
-        if isinstance(value, DictConfig) and isinstance(expected, DictConfig):
-            _wrap_scalars(value, expected)
-        elif _is_sequence(expected) and value is not None and not OmegaConf.is_config(value):
-            update[key] = [value]
-    return update
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
-def _is_sequence(node: Any) -> bool:
-    return OmegaConf.is_config(node) and not isinstance(node, DictConfig)
-
-
-def _nearest_key(key: str, known: list[str]) -> str:
-    """Matches the whole dotted key first, then its last part: `rank` finds `adapter.rank`."""
-    by_last_part = {name.rsplit(".", 1)[-1]: name for name in known}
-    if (last := key.rsplit(".", 1)[-1]) in by_last_part:
-        return f"; did you mean '{by_last_part[last]}'?"
-    return nearest_name(key, known).partition("; known:")[0] or "; --help lists every setting"
-
-
-def _writable(node: DictConfig | ListConfig) -> DictConfig:
-    """Frozen dataclasses become read-only nodes; merging needs them writable until the object is built."""
-    OmegaConf.set_readonly(node, False)
-    if isinstance(node, DictConfig):
-        for key in node:
-            child = node._get_node(key)
-            if OmegaConf.is_config(child) and not child._is_none():
-                _writable(child)
-    return node
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _field_docs(schema: type) -> dict[str, str]:
@@ -195,5 +185,8 @@ def _show_default(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+def _where(error: Exception) -> str:
+    """What is wrong and in which line, on one line."""
+    problem = getattr(error, "problem", None) or str(error).strip().split("\n")[0]
+    mark = getattr(error, "problem_mark", None)
+    return f"line {mark.line + 1}: {problem}" if mark else problem
