@@ -1,0 +1,85 @@
+"""Every setting of the judge, its default and what it decides. No torch here: `--help` answers at once."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Where the judges' weights come from and how they run."""
+
+    weights: dict[str, str] = field(default_factory=dict)
+    """Local weights, {encoder id: .safetensors file or its folder}, such as {dino/vit-s-16: ~/dino.safetensors}."""
+    weights_dir: str | None = None
+    """A folder searched for every encoder: `dino-vit-s-16.safetensors`, or folders named as on the hub."""
+    offline: bool = False
+    """Never touch the network; use only local files and the hub's cache."""
+    random_weights: bool = False
+    """Judge with untrained encoders: proves the plumbing. Every number is stamped RANDOM and means nothing."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: a GPU when there is one. Encoders always run in fp32 without TF32."""
+    batch_size: int = 64
+    """Pictures per forward pass."""
+    num_readers: int = 4
+    """Threads that read and resize pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Score the pictures of a run, or any folder of pictures against any folder of photos."""
+
+    run: str | None = None
+    """A run folder with images/. Give this, or `reference` and `generated`."""
+    reference: str | None = None
+    """A folder with photos of one subject, or with one folder per subject."""
+    generated: str | None = None
+    """A folder with generated pictures of that subject, or one folder per subject (`dog`, or OFT's `dog-7`)."""
+    prompts: str | None = None
+    """With `generated`: a .json file {picture: prompt}, or a .txt file with one prompt per picture, in name order.
+    none: read from images.jsonl in the folder where there is one, else scores that need prompts are left out."""
+    identifier: str = "qwe"
+    """With `generated`: the rare token in the prompts; it is taken out of CLIP-T's text."""
+    class_word: str | None = None
+    """With `generated`: what the subject is, for class accuracy."""
+    sets: tuple[str, ...] = ()
+    """Only these picture sets of the run; none: all."""
+    protocol: tuple[str, ...] = ("auto",)
+    """dreambooth, oft, miniature, or a combination as `delora-sd protocols` names them.
+    auto: miniature for pictures of the miniature base, dreambooth otherwise."""
+    clip_t_identifier: bool = False
+    """CLIP-T against the prompt with the rare token in it, as OFT did; false: without."""
+    oft_substring_bug: bool = False
+    """Pair subjects as OFT's evaluator did: `dog` also gets the pictures of `backpack_dog`."""
+    copy_similarity: float | None = None
+    """A picture is a copy when its nearest photo is at least this similar (DINO cosine);
+    none: as similar as the subject's two most alike photos are to each other."""
+    lpips_weights: str | None = None
+    """Adds LPIPS diversity: a .safetensors file with the state of `lpips.LPIPS(net="alex")`."""
+    output: str | None = None
+    """Where scores go; none: scores.jsonl in the run folder or in `generated`."""
+    encoders: EncoderConfig = field(default_factory=EncoderConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Write one self-contained HTML page about a run."""
+
+    run: str = ""
+    """A run folder."""
+    output: str | None = None
+    """The page; none: report.html in the run folder."""
+    pictures_per_prompt: int = 4
+    """Pictures shown per prompt and set."""
+    thumbnail_px: int = 320
+    """Longest side of an embedded picture; the files in the run folder stay as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolsConfig:
+    """The Real Images row of a dataset under every protocol, beside the published rows."""
+
+    dataset: str = "data/dreambooth"
+    """Folder of the DreamBooth dataset (one folder of photos per subject)."""
+    output: str | None = None
+    """Also write the table as JSON lines to this file."""
+    encoders: EncoderConfig = field(default_factory=EncoderConfig)
