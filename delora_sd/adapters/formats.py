@@ -15,14 +15,15 @@ from delora_sd import config as settings_files
 from delora_sd.adapters import peft_layout
 from delora_sd.adapters.adapter import Adapter, layer_factors
 from delora_sd.adapters.balance import balanced
+from delora_sd.adapters.full_finetuning import FullAdapter
 from delora_sd.adapters.methods import METHODS, LayerSpec, Tensors
+from delora_sd.adapters.peft_layout import CONFIG_FILE, PEFT_FILE
+from delora_sd.adapters.peft_methods import PeftAdapter
 from delora_sd.errors import UserError
 from delora_sd.run_folder import read_json, write_folder, write_json
 from delora_sd.settings import AdapterConfig
 from delora_sd.tensor_file import read_tensors, refuse_pickle, write_tensors
 
-CONFIG_FILE = "adapter_config.json"
-PEFT_FILE = "adapter_model.safetensors"
 OWN_FILE = "delora_sd_adapter.safetensors"
 OWN_TYPE = "DELORA_SD"
 """A `peft_type` that PEFT does not know: it refuses the folder instead of loading something else."""
@@ -34,12 +35,15 @@ LORA_FOLDER = "lora"
 """Where PEFT finds the exact plain LoRA of an adapter that it cannot express."""
 
 
-def save_adapter(adapter: Adapter, folder: Path, *, base: str) -> None:
+def save_adapter(adapter: Adapter | FullAdapter | PeftAdapter, folder: Path, *, base: str) -> None:
     """Writes the adapter's folder whole or not at all; `base` is the id of the model it belongs to.
 
     PEFT's layout, loadable by `PeftModel.from_pretrained`; where PEFT has no words for it (a frozen copy, ETHER, a
     DeLoRA convolution) a layout of ours that PEFT refuses, with the exact LoRA in `lora/` when no weight is needed.
     """
+    if not isinstance(adapter, Adapter):
+        adapter.save(folder, base=base)
+        return
     reason = peft_layout.reason_not_expressible(adapter)
 
     def write(path: Path) -> None:
@@ -101,6 +105,14 @@ def _metadata(adapter: Adapter, base: str) -> dict[str, str]:
         "delora.config": json.dumps(settings_files.to_dict(adapter.config), sort_keys=True),
         "delora.layers": json.dumps(specs, sort_keys=True),
     }
+
+
+def restore_adapter(adapter: Adapter | FullAdapter | PeftAdapter, folder: Path) -> None:
+    """Fills a living adapter with the tensors of a folder that `save_adapter` wrote, bit for bit."""
+    if isinstance(adapter, Adapter):
+        adapter.copy_from(load_adapter(folder).layer_tensors())
+    else:
+        adapter.restore(folder)
 
 
 def load_adapter(folder: Path) -> Adapter:

@@ -19,19 +19,13 @@ class AdaptedLinear(nn.Module):
         self.factors: Factors | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.base(x)
         if self.factors is None:
-            return y
+            return self.base(x)
         down, up, scale = self.factors  # (K, R, in), (K, out, R), (K, out)
-        num_adapters = down.shape[0]
-        rows, columns = x.reshape(num_adapters, -1, x.shape[-1]), y.reshape(num_adapters, -1, y.shape[-1])
-        if num_adapters == 1:
-            updated = torch.addmm(columns[0], rows[0] @ down[0].mT, up[0].mT)
-        else:
-            updated = torch.baddbmm(columns, rows @ down.mT, up.mT)
+        y = _add_update(self.base, x, down, up)
         if scale is not None:
-            updated = _scale_rows(updated.view_as(columns), scale.unsqueeze(1), self.base.bias)
-        return updated.view_as(y)
+            y = _scale_rows(y, scale.unsqueeze(1), self.base.bias)
+        return y.view(*x.shape[:-1], y.shape[-1])
 
 
 class AdaptedConv2d(nn.Module):
@@ -83,6 +77,19 @@ def flat_weight(layer: nn.Module) -> Tensor:
 def is_quantized(layer: nn.Module) -> bool:
     """True when the weight is stored by torchao in 8 or 4 bits: a tensor subclass that knows how to de-quantise."""
     return type(layer.weight.data) is not Tensor
+
+
+def _add_update(base: nn.Linear, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    """Returns base(x) + up (down x) as (K, rows, out): two thin products, the second added into the base's output.
+
+    In place, because a linear layer's output is not needed by its backward pass: no extra pass over the activations.
+    """
+    num_adapters = down.shape[0]
+    if num_adapters == 1:
+        rows = x.reshape(-1, x.shape[-1])
+        return base(rows).addmm_(rows @ down.squeeze(0).mT, up.squeeze(0).mT).unsqueeze(0)
+    rows = x.reshape(num_adapters, -1, x.shape[-1])
+    return base(rows).baddbmm_(rows @ down.mT, up.mT)
 
 
 def _scale_rows(y: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:

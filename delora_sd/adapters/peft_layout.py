@@ -14,6 +14,8 @@ from delora_sd.adapters.methods import LayerSpec, Tensors
 from delora_sd.errors import UserError
 from delora_sd.settings import AdapterConfig
 
+CONFIG_FILE = "adapter_config.json"
+PEFT_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
 _DELORA_NAMES = {"delora_A": "A", "delora_B": "B", "delora_lambda": "boundary", "delora_w_norm": "weight_norm"}
@@ -175,14 +177,14 @@ def _weight_shape(tensors: dict[str, Tensor], layer: str, kind: str) -> tuple[in
 
 def _spec(peft: dict[str, Any], layer: str, named: Tensors, shape: tuple[int, ...]) -> LayerSpec:
     rank = named["A"].shape[0]
-    alpha = _pattern_value(peft.get("alpha_pattern"), layer, peft.get("lora_alpha", rank))
+    alpha = pattern_value(peft.get("alpha_pattern"), layer, peft.get("lora_alpha", rank))
     if peft.get("use_rslora"):
         alpha *= math.sqrt(rank)  # peft divides by sqrt(r) there, we always divide by r
-    boundary = _pattern_value(peft.get("lambda_pattern"), layer, peft.get("delora_lambda", 15.0))
+    boundary = pattern_value(peft.get("lambda_pattern"), layer, peft.get("delora_lambda", 15.0))
     return LayerSpec(shape=shape, rank=rank, boundary=float(boundary), alpha=float(alpha))
 
 
-def _pattern_value(pattern: dict[str, float] | None, layer: str, default: float) -> float:
+def pattern_value(pattern: dict[str, float] | None, layer: str, default: float) -> float:
     """Returns the value PEFT would use: its keys match the end of a layer's name from a dot on."""
     for key, value in (pattern or {}).items():
         if re.match(rf"(.*\.)?({key})$", layer):

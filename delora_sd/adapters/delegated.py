@@ -1,0 +1,85 @@
+"""The one door to every method: ours (a pack of K adapters), the whole UNet, or PEFT's.
+
+What training needs of an attached method is the two protocols here; nothing else is called on it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from delora_sd.adapters.full_finetuning import FULL_TYPE, attach_full, load_full_updates
+from delora_sd.adapters.methods import METHODS
+from delora_sd.adapters.pack import attach_adapters
+from delora_sd.adapters.peft_layout import CONFIG_FILE
+from delora_sd.adapters.peft_methods import attach_peft, load_peft_updates
+from delora_sd.errors import UserError
+from delora_sd.run_folder import read_json
+from delora_sd.settings import AdapterConfig
+
+DELEGATED_RATES = {
+    "full": 5e-6,  # oft-db/train_dreambooth.sh and diffusers' README
+    "oft": 6e-5,  # oft-db/train_dreambooth_oft.sh
+    "peft": 1e-4,  # LoRA, HRA and others in scripts of the OFT family; every PEFT method has its own best rate
+}
+"""Learning rates of the methods that are not low-rank factors of parameters and a frozen weight."""
+
+
+class Trainable(Protocol):
+    """One adapter, an nn.Module: its parameters by name, and what is logged of it."""
+
+    config: AdapterConfig
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def parameters_by_name(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def num_parameters(self) -> int: ...
+    def boundaries(self) -> dict[str, float]: ...
+
+
+class Attached(Protocol):
+    """Adapters on a UNet, an nn.Module; `adapters[k]` serves the k-th equal share of a batch."""
+
+    adapters: nn.ModuleList
+
+    def make_factors(self) -> None: ...
+    def only(self, index: int) -> AbstractContextManager[None]: ...
+    def distances(self) -> list[dict[str, tuple[float, float]]]: ...
+
+
+def known_methods() -> tuple[str, ...]:
+    """Returns every accepted `adapter.method`."""
+    return (*METHODS, *DELEGATED_RATES)
+
+
+def is_packable(method: str) -> bool:
+    """True when several adapters of the method can train in one batch."""
+    return method in METHODS
+
+
+def default_learning_rate(method: str) -> float:
+    """Returns the rate used while `optimizer.lr` is none; the method's preset names the source."""
+    return METHODS[method].lr if method in METHODS else DELEGATED_RATES[method]
+
+
+def attach_method(unet: nn.Module, configs: list[AdapterConfig], *, seeds: list[int]) -> Attached:
+    """Puts fresh adapters on the UNet, frozen but for `full`.
+
+    Raises:
+        UserError: several adapters of a method that cannot be packed, or settings that do not fit the layers.
+    """
+    method = configs[0].method
+    if method in METHODS:
+        return attach_adapters(unet, configs, seeds=seeds)
+    if len(configs) > 1:
+        raise UserError(f"adapter.method: {method} cannot train several adapters in one batch; use a pack of one")
+    if method == "full":
+        return attach_full(unet, configs[0])
+    return attach_peft(unet, configs[0], seed=seeds[0])
+
+
+def load_updates(folder: Path, unet: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Returns {parameter name: W -> W' - W} of a folder with a whole UNet or any of PEFT's methods."""
+    is_full = read_json(folder / CONFIG_FILE).get("peft_type") == FULL_TYPE
+    return load_full_updates(folder, unet) if is_full else load_peft_updates(folder, unet)
