@@ -175,9 +175,9 @@ def _class_hits(pictures: Pictures) -> Bool[Tensor, "G"]:
     """Each picture against its own prompt under every class word: only the class differs."""
     candidates = pictures.class_texts[:, pictures.prompts].double()  # (K, G, C)
     cosines = torch.einsum("kgc,gc->gk", candidates, pictures.clip.double())
-    own = cosines[:, pictures.own_class]
+    own = cosines[:, [pictures.own_class]]
     cosines[:, pictures.own_class] = -2.0
-    return (own[:, None] > cosines).all(dim=1)
+    return (own > cosines).all(dim=1)
 
 
 def _per_picture(name: str, values: Tensor, pictures: Pictures, **details: Any) -> Score:

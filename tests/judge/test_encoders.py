@@ -1,0 +1,111 @@
+"""Real architectures with random weights, and what happens when weights are missing or wrong."""
+
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from delora_eval.encoders import ENCODERS, _build_dino, find_weights, load_encoder, read_texts, see_pictures
+from delora_eval.settings import EncoderConfig
+from delora_sd.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dino_file(tmp_path_factory):
+    """The real architecture's tensors, saved as they would be published."""
+    model = _build_dino(ENCODERS["dino/vit-s-16"])[0]
+    file = tmp_path_factory.mktemp("weights") / "dino-vit-s-16.safetensors"
+    save_file(model.state_dict(), file)
+    return file
+
+
+def offline(**settings) -> EncoderConfig:
+    return EncoderConfig(offline=True, **settings)
+
+
+def test_dino_gives_the_cls_token_after_the_final_norm(dino_file):
+    encoder = load_encoder(find_weights("dino/vit-s-16", offline(weights_dir=str(dino_file.parent))), CPU)
+    pictures = torch.randn(2, 3, 224, 224)
+    vectors = see_pictures(encoder, pictures)
+    with torch.inference_mode():
+        tokens = encoder.see.forward_features(pictures)
+    assert vectors.shape == (2, 384)
+    torch.testing.assert_close(vectors, torch.nn.functional.normalize(tokens[:, 0], dim=1))
+
+
+def test_clip_reads_pictures_and_texts_into_one_space():
+    encoder = load_encoder(find_weights("clip/vit-b-32", EncoderConfig(random_weights=True)), CPU)
+    pictures = see_pictures(encoder, torch.randn(2, 3, 224, 224))
+    texts = read_texts(encoder, ["a dog in the snow", "a dog in the jungle", "a cat"])
+    assert pictures.shape == (2, 512) and texts.shape == (3, 512)
+    torch.testing.assert_close(torch.cat([pictures, texts]).norm(dim=1), torch.ones(5))
+    assert encoder.see.__self__.visual.transformer.resblocks[0].mlp[1].__class__.__name__ == "QuickGELU"
+
+
+def test_large_clip_is_the_published_architecture():
+    import open_clip
+
+    with torch.device("meta"):
+        model = open_clip.CLIP(**open_clip.get_model_config(ENCODERS["clip/vit-l-14"].architecture))
+        assert model.encode_image(torch.empty(1, 3, 224, 224)).shape == (1, 768)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 427_616_513
+
+
+def test_random_weights_are_stamped_repeat_and_leave_the_global_generator_alone():
+    weights = find_weights("dino/vit-s-16", EncoderConfig(random_weights=True))
+    assert weights.is_random and weights.hash == "random"
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    encoders = [load_encoder(weights, CPU), load_encoder(weights, CPU)]
+    assert torch.equal(torch.rand(1), expected)
+    picture = torch.ones(1, 3, 224, 224)
+    assert torch.equal(*(see_pictures(encoder, picture) for encoder in encoders))
+
+
+def test_weights_carry_the_hash_of_their_file(dino_file):
+    named = find_weights("dino/vit-s-16", offline(weights={"dino/vit-s-16": str(dino_file)}))
+    found = find_weights("dino/vit-s-16", offline(weights_dir=str(dino_file.parent)))
+    assert named.hash == found.hash and len(named.hash) == 16 and not named.is_random
+
+
+def test_missing_weights_say_what_is_needed_where_it_looked_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    with pytest.raises(UserError) as caught:
+        find_weights("clip/vit-l-14", offline(weights_dir=str(tmp_path)))
+    message = str(caught.value)
+    for part in ("open_clip_model.safetensors", "timm/vit_large_patch14_clip_224.openai", str(tmp_path)):
+        assert part in message
+    assert "encoders.weights_dir" in message and "random_weights=true" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".pth"])
+def test_pickles_are_refused_unread(tmp_path, suffix):
+    file = tmp_path / f"dino{suffix}"
+    file.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(UserError, match="expected .safetensors"):
+        find_weights("dino/vit-s-16", offline(weights={"dino/vit-s-16": str(file)}))
+    with pytest.raises(UserError, match="pickles"):
+        find_weights("dino/vit-s-16", offline(weights={"dino/vit-s-16": str(tmp_path)}))
+
+
+def test_a_pickle_named_safetensors_is_refused(tmp_path):
+    file = tmp_path / "dino-vit-s-16.safetensors"
+    file.write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(UserError, match="not a readable .safetensors file"):
+        load_encoder(find_weights("dino/vit-s-16", offline(weights_dir=str(tmp_path))), CPU)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    file = tmp_path / "dino-vit-s-16.safetensors"
+    save_file({"embeddings.weight": torch.zeros(2)}, file)
+    with pytest.raises(UserError, match="not the weights of 'dino/vit-s-16'.*unknown embeddings.weight"):
+        load_encoder(find_weights("dino/vit-s-16", offline(weights_dir=str(tmp_path))), CPU)
+
+
+def test_unknown_encoder_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'clip/vit-b-32'"):
+        find_weights("clip/vit-b32", EncoderConfig())
