@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-
 from delora_eval.embedding import Judge
 from delora_eval.encoders import ENCODERS, Encoder, Weights
 from delora_eval.images import HALF, Preprocessing
 from delora_eval.settings import EncoderConfig
+from PIL import Image
 
 TINY = Preprocessing(resize="short_side", resize_px=16, crop_px=16, resample="bicubic", mean=HALF[0], std=HALF[1])
 WORDS = ("snow", "beach", "jungle", "dog", "cat", "toy", "red", "qwe")

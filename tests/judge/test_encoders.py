@@ -4,10 +4,10 @@ import pickle
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from delora_eval.encoders import ENCODERS, _build_dino, find_weights, load_encoder, read_texts, see_pictures
 from delora_eval.settings import EncoderConfig
+from safetensors.torch import save_file
+
 from delora_sd.errors import UserError
 
 CPU = torch.device("cpu")
@@ -86,7 +86,7 @@ def test_missing_weights_say_what_is_needed_where_it_looked_and_what_to_do(tmp_p
 def test_pickles_are_refused_unread(tmp_path, suffix):
     file = tmp_path / f"dino{suffix}"
     file.write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(UserError, match="expected .safetensors"):
+    with pytest.raises(UserError, match=r"expected \.safetensors"):
         find_weights("dino/vit-s-16", offline(weights={"dino/vit-s-16": str(file)}))
     with pytest.raises(UserError, match="pickles"):
         find_weights("dino/vit-s-16", offline(weights={"dino/vit-s-16": str(tmp_path)}))
@@ -95,14 +95,14 @@ def test_pickles_are_refused_unread(tmp_path, suffix):
 def test_a_pickle_named_safetensors_is_refused(tmp_path):
     file = tmp_path / "dino-vit-s-16.safetensors"
     file.write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(UserError, match="not a readable .safetensors file"):
+    with pytest.raises(UserError, match=r"not a readable \.safetensors file"):
         load_encoder(find_weights("dino/vit-s-16", offline(weights_dir=str(tmp_path))), CPU)
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
     file = tmp_path / "dino-vit-s-16.safetensors"
     save_file({"embeddings.weight": torch.zeros(2)}, file)
-    with pytest.raises(UserError, match="not the weights of 'dino/vit-s-16'.*unknown embeddings.weight"):
+    with pytest.raises(UserError, match=r"not the weights of .*unknown embeddings\.weight"):
         load_encoder(find_weights("dino/vit-s-16", offline(weights_dir=str(tmp_path))), CPU)
 
 

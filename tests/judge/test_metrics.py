@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-
 from delora_eval import metrics
 from delora_eval.measure import (
     EmbeddedSubject,

@@ -1,0 +1,273 @@
+"""`delora-sd score` on run folders and on any two folders, with stand-in encoders."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from delora_eval.measure import EmbeddedSubject, Pictures, measure_fidelity
+from delora_eval.metrics import pool
+from delora_eval.protocol_table import real_rows, render_rows
+from delora_eval.protocols import PROTOCOLS, combinations, find_protocol
+from delora_eval.score import find_protocols, score_task
+from delora_eval.settings import ScoreConfig
+from delora_eval.summary import render_scores
+from delora_eval.task import read_task
+from PIL import Image
+from standins import draw_picture, make_judge
+
+from delora_sd.config import to_yaml
+from delora_sd.data.subjects import load_subject, subject_names
+from delora_sd.errors import UserError
+from delora_sd.run_folder import write_json, write_lines, write_text
+from delora_sd.settings import DataConfig, TrainConfig
+
+PROMPTS = ("a {identifier} {class_word} in the snow", "a {identifier} {class_word} on the beach")
+
+
+def write_set(run: Path, name: str, templates, *, strength: float = 1.0, first_picture: int = 0, per_prompt: int = 2):
+    lines = []
+    for index, template in enumerate(templates):
+        for seed in range(per_prompt):
+            file = f"{index:02d}-s{seed}.png"
+            draw_picture(run / "images" / name / file, seed=first_picture + 10 * index + seed)
+            prompt = " ".join(template.format(identifier="qwe", class_word="dog").split())
+            lines.append({"file": file, "prompt": prompt, "template": template, "prompt_index": index, "seed": seed})
+            lines[-1] |= {"step": 100, "strength": strength, "guidance": 7.5, "num_inference_steps": 25}
+            lines[-1] |= {"negative_prompt": "", "size_px": 32, "base": "tiny", "random_weights": False}
+    write_lines(run / "images" / name / "images.jsonl", lines)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with subject pictures, class pictures and the base model's own class pictures."""
+    for i in range(3):
+        draw_picture(tmp_path / "photos" / f"{i}.png", seed=100 + i)
+    run = tmp_path / "run"
+    config = TrainConfig(data=DataConfig(photos=str(tmp_path / "photos"), class_word="dog"))
+    write_text(run / "config.yaml", to_yaml(config))
+    write_json(run / "manifest.json", {"format": 1})
+    write_set(run, "main", PROMPTS)
+    plain = [template.replace("{identifier} ", "") for template in PROMPTS]
+    write_set(run, "class", plain, first_picture=50)
+    write_set(run, "class-base", plain, strength=0.0, first_picture=53)
+    return run
+
+
+def score_lines(config: ScoreConfig, judge=None) -> list[dict]:
+    task = read_task(config)
+    return score_task(judge or make_judge(), find_protocols(config, task), task)
+
+
+def find(lines: list[dict], **wanted) -> dict:
+    (line,) = [line for line in lines if all(line[key] == value for key, value in wanted.items())]
+    return line
+
+
+def test_every_number_carries_protocol_encoder_weights_and_counts(run):
+    lines = score_lines(ScoreConfig(run=str(run), protocol=("oft",)))
+    total = find(lines, set="main", score="dino", prompt=None)
+    assert (total["pairs"], total["images"], total["photos"]) == (12, 4, 3)
+    assert (total["protocol"], total["encoder"], total["weights"]) == ("oft", "dino/vit-s-16", "0123456789abcdef")
+    assert find(lines, set="main", score="clip_t", prompt=None)["encoder"] == "clip/vit-l-14"
+    assert (total["random_weights"], total["random_base"], total["base"]) == (False, False, "tiny")
+    per_prompt = [line for line in lines if line["set"] == "main" and line["score"] == "dino" and line["prompt"]]
+    assert [line["prompt"] for line in per_prompt] == ["a qwe dog in the snow", "a qwe dog on the beach"]
+    assert sum(line["value"] for line in per_prompt) / 2 == pytest.approx(total["value"], abs=2e-6)
+
+
+def test_each_set_gets_the_scores_its_prompts_allow(run):
+    lines = score_lines(ScoreConfig(run=str(run), protocol=("miniature",)))
+    found = {name: {line["score"] for line in lines if line["set"] == name} for name in ("main", "class", "class-base")}
+    words = {"clip_t", "context_accuracy", "class_accuracy"}
+    assert found["main"] == words | {"dino", "clip_i", "diversity_dino", "nearest_dino", "copy_rate"}
+    assert found["class"] == words | {"drift_dino", "drift_clip_i", "pres"}
+    assert found["class-base"] == words | {"pres"}
+    context = find(lines, set="main", score="context_accuracy", prompt=None)
+    assert context["candidates"] == 25, "the benchmark's prompts are judged among all 25, also when two were made"
+    assert find(lines, set="main", score="class_accuracy", prompt=None)["candidates"] == 15
+
+
+def test_drift_compares_with_the_base_models_picture_of_the_same_prompt_and_seed(run):
+    """class starts at picture 50, class-base at 53: no picture is the same, so drift is not zero."""
+    lines = score_lines(ScoreConfig(run=str(run)))
+    assert find(lines, set="class", score="drift_dino", prompt=None)["value"] > 0.001
+    write_set(run, "class-base", [t.replace("{identifier} ", "") for t in PROMPTS], strength=0.0, first_picture=50)
+    lines = score_lines(ScoreConfig(run=str(run)))
+    assert find(lines, set="class", score="drift_dino", prompt=None)["value"] == pytest.approx(0, abs=1e-6)
+
+
+def test_scoring_again_changes_no_byte_and_loads_no_model(run):
+    score_lines(ScoreConfig(run=str(run), protocol=("dreambooth", "oft")))
+    file = run / "scores.jsonl"
+    before = (file.read_bytes(), file.stat().st_mtime_ns)
+    judge = make_judge()
+    judge.encoders.clear()
+    score_lines(ScoreConfig(run=str(run), protocol=("dreambooth", "oft")), judge)
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
+    assert not judge.encoders
+
+
+def test_new_pictures_are_scored_anew_and_replace_the_old_lines(run):
+    score_lines(ScoreConfig(run=str(run)))
+    write_set(run, "main", PROMPTS, per_prompt=3)
+    lines = score_lines(ScoreConfig(run=str(run)))
+    assert find(lines, set="main", score="dino", prompt=None)["images"] == 6
+    keys = [(line["set"], line["protocol"], line["score"], line["prompt"]) for line in lines]
+    assert len(keys) == len(set(keys))
+
+
+def test_another_protocol_adds_lines_and_keeps_the_first(run):
+    first = score_lines(ScoreConfig(run=str(run)))
+    both = score_lines(ScoreConfig(run=str(run), protocol=("oft",)))
+    assert [line for line in both if line["protocol"] == "dreambooth"] == first
+
+
+def test_the_identifier_is_read_by_clip_only_under_its_option(run):
+    plain = score_lines(ScoreConfig(run=str(run)))
+    with_token = score_lines(ScoreConfig(run=str(run), clip_t_identifier=True))
+    line = find(with_token, set="main", score="clip_t", prompt=None, protocol="dreambooth+identifier")
+    assert line["value"] != find(plain, set="main", score="clip_t", prompt=None)["value"]
+
+
+def test_random_weights_are_stamped_on_every_number(run):
+    lines = score_lines(ScoreConfig(run=str(run)), make_judge(is_random=True))
+    assert all(line["random_weights"] and line["weights"] == "random" for line in lines)
+    table = render_scores(lines)
+    assert all("RANDOM" in row for row in table.splitlines()[1:])
+
+
+def test_a_missing_picture_is_named_before_anything_is_scored(run):
+    (run / "images/main/00-s0.png").unlink()
+    with pytest.raises(UserError, match=r"1 of 4 listed pictures are missing \(00-s0.png"):
+        read_task(ScoreConfig(run=str(run)))
+
+
+def test_a_damaged_picture_is_named_and_nothing_is_written(run):
+    file = run / "images/main/01-s1.png"
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(UserError, match=r"01-s1\.png"):
+        score_lines(ScoreConfig(run=str(run)))
+    assert not (run / "scores.jsonl").exists()
+
+
+def test_black_pictures_are_left_out_by_oft_and_scored_by_dreambooth_with_a_warning(run):
+    Image.new("RGB", (32, 32)).save(run / "images/main/00-s0.png")
+    with pytest.warns(UserWarning, match="1 of 4 pictures of photos are black") as caught:
+        lines = score_lines(ScoreConfig(run=str(run), protocol=("oft", "dreambooth")))
+    assert [part in str(w.message) for w, part in zip(caught, ("left out", "scored as they are"), strict=True)]
+    totals = {p: find(lines, set="main", score="dino", prompt=None, protocol=p) for p in ("oft", "dreambooth")}
+    assert (totals["oft"]["images"], totals["dreambooth"]["images"]) == (3, 4)
+    assert totals["oft"]["num_black"] == 1
+
+
+def test_a_run_without_pictures_says_which_command_makes_them(run, tmp_path):
+    for listing in run.glob("images/*/images.jsonl"):
+        listing.unlink()
+    with pytest.raises(UserError, match="delora-sd generate"):
+        read_task(ScoreConfig(run=str(run)))
+    with pytest.raises(UserError, match="not a run folder"):
+        read_task(ScoreConfig(run=str(tmp_path / "photos")))
+
+
+def test_unknown_set_names_the_nearest(run):
+    with pytest.raises(UserError, match="did you mean 'main'"):
+        read_task(ScoreConfig(run=str(run), sets=("mian",)))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Photos of `dog` and `backpack_dog`, and pictures in folders as oft-db names them."""
+    for name, photos, pictures in (("dog", 2, 2), ("backpack_dog", 3, 1)):
+        for i in range(photos):
+            draw_picture(tmp_path / "photos" / name / f"{i}.png", seed=len(name) + i)
+        for i in range(pictures):
+            draw_picture(tmp_path / "made" / f"{name}-{i}" / "0.png", seed=40 + len(name) + i)
+    return tmp_path / "photos", tmp_path / "made"
+
+
+def test_any_two_folders_can_be_scored_over_many_subjects(folders):
+    photos, made = folders
+    lines = score_lines(ScoreConfig(reference=str(photos), generated=str(made), protocol=("oft",)))
+    pooled = find(lines, set="made", score="dino", subject=None)
+    by_subject = {
+        name: find(lines, set="made", score="dino", subject=name, prompt=None) for name in ("dog", "backpack_dog")
+    }
+    assert {name: line["pairs"] for name, line in by_subject.items()} == {"dog": 4, "backpack_dog": 3}
+    flat = sum(line["value"] * line["pairs"] for line in by_subject.values()) / 7
+    assert pooled["value"] == pytest.approx(flat, abs=2e-6)
+    assert (pooled["pairs"], pooled["subjects"], pooled["pooling"]) == (7, 2, "pairs")
+    assert "clip_t" not in {line["score"] for line in lines}
+
+
+def test_folders_named_like_another_subject_count_only_under_the_bug(folders):
+    photos, made = folders
+    config = ScoreConfig(reference=str(photos), generated=str(made), protocol=("oft",), oft_substring_bug=True)
+    lines = score_lines(config)
+    assert find(lines, set="made", score="dino", subject="dog", prompt=None)["pairs"] == 6
+    assert {line["protocol"] for line in lines} == {"oft+substring_bug"}
+
+
+def test_prompts_for_folders_come_from_a_text_or_json_file(folders, tmp_path):
+    photos, made = folders
+    (tmp_path / "prompts.txt").write_text("a qwe dog in the snow\na qwe dog on the beach\n")
+    config = {"reference": str(photos / "dog"), "generated": str(made), "class_word": "dog"}
+    lines = score_lines(ScoreConfig(**config, prompts=str(tmp_path / "prompts.txt")))
+    assert find(lines, score="context_accuracy", prompt=None)["candidates"] == 25
+    table = {"dog-0/0.png": "a qwe dog in the snow", "dog-1/0.png": "a red qwe dog"}
+    (tmp_path / "prompts.json").write_text(json.dumps(table))
+    lines = score_lines(ScoreConfig(**config, prompts=str(tmp_path / "prompts.json")))
+    assert {line["prompt"] for line in lines if line["score"] == "clip_t"} == {None, *table.values()}
+    (tmp_path / "prompts.txt").write_text("only one\n")
+    with pytest.raises(UserError, match="1 lines for 2 pictures"):
+        read_task(ScoreConfig(**config, prompts=str(tmp_path / "prompts.txt")))
+
+
+def test_a_subject_without_pictures_is_an_error(folders):
+    photos, made = folders
+    draw_picture(photos / "cat" / "0.png", seed=1)
+    with pytest.raises(UserError, match="no pictures of subject 'cat'"):
+        read_task(ScoreConfig(reference=str(photos), generated=str(made)))
+
+
+@pytest.mark.parametrize("given", [{}, {"run": "a", "reference": "b", "generated": "c"}, {"reference": "b"}])
+def test_nothing_or_two_things_to_score_is_an_error(given):
+    with pytest.raises(UserError, match="what to score"):
+        read_task(ScoreConfig(**given))
+
+
+def test_pair_counts_of_the_benchmark_on_the_real_photos(dreambooth_folder):
+    """158 photos, 684 ordered real pairs, 15,800 real x generated pairs for 100 pictures per subject."""
+    names = subject_names(str(dreambooth_folder))
+    subjects = [load_subject(DataConfig(subject=name, dataset=str(dreambooth_folder))) for name in names]
+    row, with_self = real_rows(make_judge(), subjects, [PROTOCOLS["oft"], find_protocol("oft+self_pairs")])
+    assert (len(subjects), row.dino.images, row.dino.pairs) == (30, 158, 684)
+    assert with_self.dino.pairs == 684 + 158
+    assert with_self.dino.value > row.dino.value
+    pictures = Pictures(dino=torch.eye(100), clip=torch.eye(100), prompts=torch.arange(100) // 4)
+    embedded = [
+        EmbeddedSubject(
+            name=subject.name,
+            photos_dino=torch.zeros(len(subject.photos), 100),
+            photos_clip=torch.zeros(len(subject.photos), 100),
+            pictures=pictures,
+        )
+        for subject in subjects
+    ]
+    for name, pairs in (("oft", 15_800), ("oft+substring_bug", 15_800 + 5 * 100)):
+        scores = measure_fidelity(embedded, find_protocol(name))
+        assert pool([score[0].total for score in scores.values()], "pairs").pairs == pairs
+
+
+def test_protocol_table_shows_every_combination_beside_the_published_rows(tmp_path):
+    for name in ("dog", "cat"):
+        for i in range(2):
+            draw_picture(tmp_path / name / f"{i}.png", seed=i + len(name))
+    (tmp_path / "classes.csv").write_text("subject_name,class\ndog,dog\ncat,cat\n")
+    subjects = [load_subject(DataConfig(subject=name, dataset=str(tmp_path))) for name in ("dog", "cat")]
+    rows = real_rows(make_judge(), subjects, combinations())
+    table = render_rows(rows, is_random=False)
+    assert all(protocol.name in table for protocol in combinations())
+    for published in ("0.703  0.864", "0.774  0.885", "0.764  0.890"):
+        assert published in table
+    assert "RANDOM" in render_rows(rows, is_random=True)
