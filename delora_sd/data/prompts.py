@@ -24,7 +24,7 @@ class Prompt:
     """The template with its placeholders filled."""
 
 
-def render_prompt(template: str, *, identifier: str, class_word: str) -> str:
+def render_prompt(template: str, *, identifier: str, class_word: str | None) -> str:
     """Returns the template with its placeholders filled.
 
     Raises:
@@ -33,7 +33,9 @@ def render_prompt(template: str, *, identifier: str, class_word: str) -> str:
     for name in _PLACEHOLDER.findall(template):
         if name not in PLACEHOLDERS:
             raise UserError(f"prompt '{_show(template)}': unknown placeholder {{{name}}}{_nearest(name)}")
-    text = template.replace("{identifier}", identifier).replace("{class_word}", class_word).strip()
+        if name == "class_word" and class_word is None:
+            raise UserError(f"prompt '{_show(template)}' needs data.class_word: what the subject is, such as dog")
+    text = template.replace("{identifier}", identifier).replace("{class_word}", class_word or "").strip()
     if not text:
         raise UserError("a prompt is empty; write what the picture should show")
     control = next((character for character in text if not character.isprintable()), None)
@@ -63,8 +65,11 @@ def benchmark_prompts(is_live: bool) -> tuple[str, ...]:
     return tuple(dreambooth()["prompts"]["live" if is_live else "object"])
 
 
-def load_prompts(spec: tuple[str, ...], *, identifier: str, class_word: str, is_live: bool) -> list[Prompt]:
+def load_prompts(spec: tuple[str, ...], *, identifier: str, class_word: str | None, is_live: bool) -> list[Prompt]:
     """Returns the prompts a setting asks for: `dreambooth`, `class`, text files, or the prompts themselves.
+
+    Args:
+        class_word: None when nobody said it; then no prompt may need it.
 
     Raises:
         UserError: no prompt at all, an unreadable file, or a prompt `render_prompt` refuses.

@@ -92,6 +92,17 @@ def is_live_class(class_word: str) -> bool:
     return words in dreambooth()["live_classes"] or words.split()[-1] in dreambooth()["live_classes"]
 
 
+def class_facts(config: DataConfig) -> tuple[str | None, bool]:
+    """Returns (class word, is it live) without looking at any photo; (None, False) when the settings do not say."""
+    if config.subject is not None:
+        class_word = _dataset_subject(config)[1]
+    elif config.class_word is not None:
+        class_word = _check_class_word(config.class_word)
+    else:
+        return None, bool(config.is_live)
+    return class_word, is_live_class(class_word) if config.is_live is None else config.is_live
+
+
 def photos_fingerprint(photos: tuple[Path, ...]) -> str:
     """Returns the SHA-256 over the photos' bytes, in order; names do not count."""
     digest = hashlib.sha256()

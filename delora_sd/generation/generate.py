@@ -1,0 +1,118 @@
+"""Pictures of the subject in new contexts: what is asked for, minus what is there, drawn and listed."""
+
+import math
+from pathlib import Path
+
+from delora_sd.adapters.merging import check_strength, merged_adapters
+from delora_sd.data.prompts import load_prompts
+from delora_sd.diffusion.parts import find_base, resolve_device, resolve_dtype
+from delora_sd.errors import UserError
+from delora_sd.generation.pictures import PictureWriter
+from delora_sd.generation.progress import ImageProgress
+from delora_sd.generation.requests import (
+    ImageRequest,
+    ImageSet,
+    SamplingSettings,
+    describe_set,
+    finished_files,
+    plan_requests,
+    write_listing,
+)
+from delora_sd.generation.sampler import Sampler, default_batch_size, load_sampler, render_images
+from delora_sd.generation.sources import find_source, hash_adapter
+from delora_sd.run_folder import RunFolder, append_line, read_lines
+from delora_sd.settings import GenerateConfig
+
+MAX_SEED = 2**63 - 1
+
+
+def generate(config: GenerateConfig) -> Path:
+    """Returns the folder of the image set, with every picture that was asked for; the same call again resumes.
+
+    Raises:
+        UserError: settings, prompts, an adapter or a base model that cannot work; a disk that is full.
+    """
+    _check_settings(config)
+    source = find_source(config)
+    prompts = load_prompts(
+        config.prompts, identifier=source.identifier, class_word=source.class_word, is_live=source.is_live
+    )
+    base = find_base(source.model)
+    device = resolve_device()
+    dtype = resolve_dtype(source.model.dtype, device)
+    sampling = _sampling(config, base.size_px)
+    image_set = describe_set(
+        source.images,
+        prompts,
+        base=base,
+        dtype=str(dtype),
+        sampling=sampling,
+        adapters={hash_adapter(path): strength for path, strength in source.adapters.items()},
+        step=source.step,
+    )
+    seeds = range(config.seed, config.seed + config.images_per_prompt)
+    requests = plan_requests(image_set.folder, prompts, seeds)
+    with RunFolder(image_set.folder).lock():
+        finished = finished_files(image_set)
+        if any(request.file.name not in finished for request in requests):
+            texts = [prompt.text for prompt in prompts]
+            sampler = load_sampler(base, texts, sampling, device=device, dtype=dtype)
+            if config.compile:
+                sampler.unet.compile(dynamic=False)
+            with merged_adapters(sampler.unet, source.adapters):
+                _draw(requests, finished, image_set, sampler, config.batch_size or default_batch_size(device))
+            write_listing(image_set, read_lines(image_set.listing))
+    return image_set.folder
+
+
+def _draw(
+    requests: list[ImageRequest], finished: set[str], image_set: ImageSet, sampler: Sampler, batch_size: int
+) -> None:
+    """Draws and writes the missing pictures; a picture is listed when it and all of its batch are on disk."""
+
+    def is_missing(request: ImageRequest) -> bool:
+        return request.file.name not in finished
+
+    def list_pictures(records: list[dict]) -> None:
+        for record in records:
+            append_line(image_set.listing, record)
+        progress.advance(len(records))
+
+    num_missing = sum(map(is_missing, requests))
+    with (
+        ImageProgress(image_set.folder.name, num_images=num_missing) as progress,
+        PictureWriter(list_pictures) as writer,
+    ):
+        render_images(
+            requests,
+            is_missing,
+            sampler=sampler,
+            batch_size=batch_size,
+            save=lambda batch: writer.write([(r.file, image, image_set.record(r)) for r, image in batch]),
+            say=progress.say,
+        )
+
+
+def _sampling(config: GenerateConfig, size_px: int) -> SamplingSettings:
+    return SamplingSettings(
+        num_inference_steps=config.num_inference_steps,
+        guidance=float(config.guidance),
+        negative_prompt=config.negative_prompt,
+        size_px=size_px,
+    )
+
+
+def _check_settings(config: GenerateConfig) -> None:
+    """Raises UserError for numbers that make no picture."""
+    for key in ("images_per_prompt", "num_inference_steps", "batch_size"):
+        value = getattr(config, key)
+        if value is not None and value < 1:
+            raise UserError(f"{key}={value}: expected at least 1")
+    if not (math.isfinite(config.guidance) and config.guidance >= 1):
+        raise UserError(f"guidance={config.guidance}: expected 1 (the prompt alone) or more; 7.5 is usual")
+    if not 0 <= config.seed <= MAX_SEED - config.images_per_prompt:
+        raise UserError(f"seed={config.seed}: expected 0 to {MAX_SEED - config.images_per_prompt}")
+    if not config.negative_prompt.isprintable():
+        raise UserError("negative_prompt: control characters are not accepted")
+    for key, strength in {"strength": config.strength, **config.extra_adapters}.items():
+        check_strength(key, strength)

@@ -1,0 +1,137 @@
+"""Which pictures are wanted, under which names, and which of them are there already. No model, no pixels."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from delora_sd.data.prompts import Prompt
+from delora_sd.diffusion.bases import Base
+from delora_sd.run_folder import read_lines, write_lines
+
+LISTING = "images.jsonl"
+"""One line per finished picture of a set."""
+
+MAX_SLUG_LENGTH = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How a picture is drawn; with adapter, prompt and seed it decides the picture."""
+
+    num_inference_steps: int
+    guidance: float
+    """1: the prompt alone; above: away from the negative prompt."""
+    negative_prompt: str
+    size_px: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRequest:
+    """One picture that is wanted."""
+
+    prompt: Prompt
+    seed: int
+    file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Pictures of one prompt list, made alike: a folder and what its pictures have in common."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+    """The part of each picture's line in images.jsonl that is the same for all."""
+
+    @property
+    def listing(self) -> Path:
+        return self.folder / LISTING
+
+    def record(self, request: ImageRequest) -> dict[str, Any]:
+        """Returns the picture's line in images.jsonl."""
+        prompt = request.prompt
+        own = {"file": request.file.name, "prompt": prompt.text, "template": prompt.template}
+        return own | {"prompt_index": prompt.index, "seed": request.seed} | self.facts
+
+
+def describe_set(
+    images: Path,
+    prompts: Sequence[Prompt],
+    *,
+    base: Base,
+    dtype: str,
+    sampling: SamplingSettings,
+    adapters: Mapping[str, float],
+    step: int | None,
+) -> ImageSet:
+    """Returns the set's folder in `images`, named by all that decides its pictures, and their common facts.
+
+    Args:
+        adapters: {hash of the adapter's files: strength}, the main one first; those of strength 0 change nothing and
+            do not count. None left: the base model's own pictures, named alike whatever run they were asked of.
+        step: Of the checkpoint; none: the final adapter.
+    """
+    active = {adapter: strength for adapter, strength in adapters.items() if strength}
+    main = next(iter(adapters), None)
+    extra = {adapter: strength for adapter, strength in active.items() if adapter != main}
+    decisive = {
+        "adapters": sorted(active.items()),
+        "base": base.fingerprint,
+        "dtype": dtype,
+        "prompts": [prompt.text for prompt in prompts],
+        **asdict(sampling),
+    }
+    label = "base" if not active else "final" if step is None else f"step-{step:06d}"
+    facts = {
+        "adapter": main if active else None,
+        "step": step if active else None,
+        "strength": active.get(main, 0.0) if main else 0.0,
+        **asdict(sampling),
+        "base": base.name,
+        "random_weights": base.has_random_weights,
+    }
+    facts |= {"extra_adapters": extra} if extra else {}
+    return ImageSet(folder=images / f"{label}-{_hash(decisive)}", facts=facts)
+
+
+def plan_requests(folder: Path, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[ImageRequest]:
+    """Returns every picture of the set in a fixed order: all prompts of the first seed, then of the next.
+
+    More seeds only append, so the pictures that are there keep their batches.
+    """
+    return [
+        ImageRequest(prompt=prompt, seed=seed, file=folder / _file_name(prompt, seed))
+        for seed in seeds
+        for prompt in prompts
+    ]
+
+
+def finished_files(image_set: ImageSet) -> set[str]:
+    """Returns the names of the pictures that are both listed and there, and forgets lines that lost their picture."""
+    records = read_lines(image_set.listing)
+    present = [record for record in records if (image_set.folder / record["file"]).is_file()]
+    if image_set.listing.exists():
+        write_listing(image_set, present)  # also drops a line torn by a crash
+    return {record["file"] for record in present}
+
+
+def write_listing(image_set: ImageSet, records: Sequence[Mapping[str, Any]]) -> None:
+    """Writes images.jsonl by seed and prompt: the same bytes however often the work was interrupted."""
+    write_lines(image_set.listing, sorted(records, key=lambda record: (record["seed"], record["prompt_index"])))
+
+
+def slug(text: str) -> str:
+    """Returns the text as part of a file name: plain letters, digits and dashes only."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:MAX_SLUG_LENGTH].strip("-")
+
+
+def _file_name(prompt: Prompt, seed: int) -> str:
+    return "-".join(part for part in (f"{prompt.index:02d}", slug(prompt.text), f"s{seed}") if part) + ".png"
+
+
+def _hash(value: Any) -> str:
+    """Returns 8 hexadecimal digits: the chance that two of a thousand sets collide is one in 8,000."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8")).hexdigest()[:8]

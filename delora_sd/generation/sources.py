@@ -1,0 +1,144 @@
+"""What to generate from: a run folder, its checkpoint, a PEFT folder, a plain LoRA file, or the base model itself."""
+
+import hashlib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from delora_sd.config import load_config
+from delora_sd.data.subjects import class_facts
+from delora_sd.errors import UserError
+from delora_sd.run_folder import RunFolder, read_json
+from delora_sd.settings import GenerateConfig, ModelConfig, TrainConfig
+
+BASE = "base"
+"""`run=base`: no adapter, the base model's own pictures."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Everything the settings leave to whatever `run` names."""
+
+    adapters: dict[Path, float]
+    """{folder or file: strength}, the main one first."""
+    step: int | None
+    model: ModelConfig
+    identifier: str
+    class_word: str | None
+    """None: unknown; prompts must then not need it."""
+    is_live: bool
+    images: Path
+    """Folder that image sets go into."""
+
+
+def find_source(config: GenerateConfig) -> Source:
+    """Returns what the settings name.
+
+    Raises:
+        UserError: nothing there, an unfinished run, an unknown step, or settings that contradict the run folder.
+    """
+    if not config.run:
+        raise UserError(f"run is missing: a run folder, a PEFT folder, a LoRA file (.safetensors), or `{BASE}`")
+    path = Path(config.run).expanduser()
+    if config.run == BASE:
+        return _bare_source(config, adapters={}, model=config.model)
+    if (path / "config.yaml").is_file():
+        return _run_source(config, RunFolder(path))
+    if not path.exists():
+        raise UserError(f"run={config.run}: no such folder or file")
+    if path.is_dir() and not (path / ADAPTER_CONFIG).is_file():
+        raise UserError(f"run={config.run}: neither a run folder (config.yaml) nor a PEFT folder ({ADAPTER_CONFIG})")
+    return _bare_source(config, adapters={path: config.strength}, model=_model_of(path, config.model))
+
+
+def hash_adapter(path: Path) -> str:
+    """Returns 16 hexadecimal digits of the SHA-256 over the adapter's files."""
+    path = RunFolder(path).adapter if (path / "config.yaml").is_file() else path
+    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix in _ADAPTER_SUFFIXES)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+_ADAPTER_SUFFIXES = (".json", ".safetensors")
+
+
+def _run_source(config: GenerateConfig, run: RunFolder) -> Source:
+    run.check_version()
+    train = load_config(TrainConfig, [run.config], [])
+    adapter = _run_adapter(config, run)
+    subject = read_json(run.manifest)["subject"]
+    output = RunFolder(Path(config.output_dir).expanduser()) if config.output_dir else run
+    return Source(
+        adapters=_with_extra(config, {adapter: config.strength}),
+        step=config.step,
+        model=_override_model(train.model, config.model, run),
+        identifier=train.data.identifier,
+        class_word=subject["class_word"],
+        is_live=subject["is_live"],
+        images=output.images,
+    )
+
+
+def _run_adapter(config: GenerateConfig, run: RunFolder) -> Path:
+    """Returns the folder of the adapter asked for."""
+    steps = run.checkpoint_steps()
+    known = ", ".join(map(str, steps)) or "none yet"
+    if config.step is not None:
+        if config.step not in steps:
+            raise UserError(f"step={config.step}: {run.path} has no such checkpoint; it has: {known}")
+        return run.checkpoint(config.step) / "adapter"
+    if not run.is_finished():
+        raise UserError(f"{run.path}: training is not finished; go on with it, or give step=N (checkpoints: {known})")
+    return run.adapter
+
+
+def _override_model(trained: ModelConfig, asked: ModelConfig, run: RunFolder) -> ModelConfig:
+    """Returns the run's model with what was asked for otherwise; another base would be another experiment."""
+    default = ModelConfig()
+    changed = {f.name: getattr(asked, f.name) for f in fields(ModelConfig)}
+    changed = {name: value for name, value in changed.items() if value != getattr(default, name)}
+    for name in ("base", "revision"):
+        if name in changed and changed[name] != getattr(trained, name):
+            raise UserError(
+                f"model.{name}={changed[name]}: {run.path} was trained on {getattr(trained, name)}; leave it out, or "
+                f"give run={run.adapter} to try the adapter on another base"
+            )
+    return replace(trained, **changed)
+
+
+def _bare_source(config: GenerateConfig, *, adapters: dict[Path, float], model: ModelConfig) -> Source:
+    """No run folder: everything comes from the settings."""
+    if config.step is not None:
+        raise UserError(f"step={config.step}: only a run folder has steps, run={config.run} has none")
+    if not config.output_dir:
+        raise UserError(f"output_dir is missing: run={config.run} is no run folder that pictures could go into")
+    class_word, is_live = class_facts(config.data)
+    return Source(
+        adapters=_with_extra(config, adapters),
+        step=None,
+        model=model,
+        identifier=config.data.identifier,
+        class_word=class_word,
+        is_live=is_live,
+        images=RunFolder(Path(config.output_dir).expanduser()).images,
+    )
+
+
+def _model_of(path: Path, asked: ModelConfig) -> ModelConfig:
+    """Returns the settings' model; where they name none, the base that the PEFT folder was made for."""
+    if asked.base != ModelConfig().base or path.is_file():
+        return asked
+    base = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
+    return replace(asked, base=base) if isinstance(base, str) and base else asked
+
+
+def _with_extra(config: GenerateConfig, adapters: dict[Path, float]) -> dict[Path, float]:
+    for name, strength in config.extra_adapters.items():
+        path = Path(name).expanduser()
+        if path in adapters:
+            raise UserError(f"extra_adapters: {name} is given twice; add its strengths up")
+        adapters = adapters | {path: strength}
+    return adapters
