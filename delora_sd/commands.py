@@ -23,7 +23,7 @@ def _export(config: settings.ExportConfig) -> None:
 
 
 def _merge(config: settings.MergeConfig) -> None:
-    from delora_sd.adapters.export import merge_checkpoint
+    from delora_sd.adapters.merged_model import merge_checkpoint
 
     merge_checkpoint(config)
 

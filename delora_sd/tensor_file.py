@@ -53,15 +53,27 @@ def _starts_like_a_pickle(path: Path) -> bool:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes a .safetensors file whole or not at all; same content, same bytes.
+    """Writes a .safetensors file whole or not at all; same content, same bytes."""
 
-    The library's own writer orders the metadata by a random hash.
-    """
-    # Widest types first keeps every tensor aligned, as the format's own writer does.
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(header_bytes(tensors, metadata))
+            for name in stored_order(tensors):
+                file.write(tensor_bytes(tensors[name]))
+
+    write_file(path, write)
+
+
+def stored_order(tensors: dict[str, Tensor]) -> list[str]:
+    """Returns the names as they lie in the file: widest types first keeps every tensor aligned, then by name."""
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+
+
+def header_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """Returns length and header of the file. The library's own writer orders the metadata by a random hash."""
     header: dict = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     position = 0
-    for name in names:
+    for name in stored_order(tensors):
         value = tensors[name]
         size = math.prod(value.shape) * value.element_size()
         header[name] = {
@@ -72,15 +84,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         position += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name in names:
-                file.write(_bytes(tensors[name]))
-
-    write_file(path, write)
+    return len(text).to_bytes(8, "little") + text
 
 
-def _bytes(value: Tensor) -> bytes:
+def tensor_bytes(value: Tensor) -> bytes:
     return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
