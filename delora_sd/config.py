@@ -19,6 +19,9 @@ from delora_sd.schema import Config, Word, find_hint, is_text, natural, reads_as
 MAX_YAML_BYTES = 1_000_000
 """No settings file is this large; a larger one is a mistake or an attack."""
 
+MAX_DEPTH = 50
+"""Deepest nesting of a settings file; the YAML library needs minutes for some kilobytes of `[`."""
+
 _PLAIN_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 
@@ -105,11 +108,16 @@ def _read_words(file: str | Path) -> Any:
 
 def _parse_yaml(text: str) -> Any:
     """Returns dicts, lists, `Word`s and quoted `str`s; {} for an empty text."""
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise _refusal(f"nested deeper than {MAX_DEPTH}", event)
         if isinstance(event, yaml.AliasEvent):
             raise _refusal("aliases (*name) are not accepted; write the value out", event)
     node = yaml.compose(text, Loader=yaml.BaseLoader)
-    return {} if node is None else _words(node)
+    words = {} if node is None else _words(node)
+    return {} if words == "" else words
 
 
 def _words(node: yaml.Node) -> Any:

@@ -123,7 +123,9 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     """Largest gradient norm of one adapter, clipped per adapter; 0 switches clipping off."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after the warmup; linear and cosine end at 0."""
     warmup_steps: int = 0
+    """Optimizer steps in which the learning rate rises from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
