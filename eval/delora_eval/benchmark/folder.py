@@ -1,0 +1,216 @@
+"""Every file name in a benchmark's folder, and what is remembered there about the grid and each cell."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from delora_eval.benchmark.grid import Cell
+from delora_eval.benchmark.methods import Point
+from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_sd.config import flatten, load_config, to_dict, to_yaml
+from delora_sd.errors import UserError
+from delora_sd.run_folder import RunFolder, append_line, read_json, read_lines, write_json, write_text
+
+MAX_ATTEMPTS = 2
+"""A cell that raised an error is tried once more, then reported with its error."""
+
+State = Literal["finished", "diverged", "failed", "half-done", "waiting"]
+
+FREE_TO_CHANGE = ("output_dir", "title", "paper", "sheet_prompts", "projection", "pack", "launcher", "shard", "ray.")
+FREE_TO_GROW = ("methods", "subjects", "seeds", "matrix", "factors", "steps", "protocol", "tune.")
+"""A grid may grow: cells are added. Whatever else changes makes it another grid."""
+
+
+@dataclass(frozen=True)
+class BenchmarkFolder:
+    """The files of one benchmark. Paths only; nothing is created before it is written."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Resolved settings of the grid."""
+        return self.path / "benchmark.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """All cells of the grid in table order: what a report needs to know of them."""
+        return self.path / "plan.json"
+
+    @property
+    def chosen(self) -> Path:
+        """What the search found: {method: setting and the mean score of every candidate}."""
+        return self.path / "chosen.json"
+
+    @property
+    def claims(self) -> Path:
+        return self.path / "claims"
+
+    @property
+    def tables(self) -> Path:
+        return self.path / "tables"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def markdown(self) -> Path:
+        return self.path / "report.md"
+
+    def run(self, cell: Cell) -> RunFolder:
+        return RunFolder(cell.folder(self.path))
+
+    def is_benchmark(self) -> bool:
+        return self.config.exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a cell ended: `outcome.json`, written when nothing is left to do in it."""
+
+    state: Literal["finished", "diverged", "failed"]
+    evaluation: str
+    """Fingerprint of what was generated and scored; another one makes the cell unfinished."""
+    reason: str | None = None
+    """Why it diverged or failed."""
+    seconds: dict[str, float]
+    """Wall time per stage of the calls that ended well; training counts its share of the pack."""
+
+
+def open_folder(config: BenchmarkConfig) -> BenchmarkFolder:
+    """Returns the folder of the benchmark, created on first use.
+
+    Raises:
+        UserError: no output_dir, or a folder that holds another grid or something else.
+    """
+    if not config.output_dir:
+        raise UserError("output_dir: missing; give a folder for the benchmark, such as output_dir=runs/table3")
+    folder = BenchmarkFolder(Path(config.output_dir).expanduser())
+    if folder.config.exists():
+        _check_same_grid(folder, config)
+    elif folder.path.exists() and (not folder.path.is_dir() or any(_visible(folder.path))):
+        raise UserError(f"output_dir {folder.path} holds something else; give an empty or a benchmark's folder")
+    return folder
+
+
+def load_benchmark(folder: BenchmarkFolder) -> BenchmarkConfig:
+    """Returns the settings a benchmark was run with. Raises UserError when the folder is none."""
+    if not folder.is_benchmark():
+        raise UserError(f"{folder.path} is not a benchmark folder (no {folder.config.name}); run `delora-sd benchmark`")
+    return load_config(BenchmarkConfig, [folder.config], [f"output_dir={json.dumps(str(folder.path))}"])
+
+
+def remember_grid(folder: BenchmarkFolder, config: BenchmarkConfig) -> None:
+    """Writes the settings when they are new."""
+    text = to_yaml(config)
+    if not folder.config.exists() or folder.config.read_text(encoding="utf-8") != text:
+        write_text(folder.config, text)
+
+
+def remember_plan(folder: BenchmarkFolder, *, tune: list[Cell], test: list[Cell]) -> None:
+    """Writes the cells when they are new; the training settings are in the run folders."""
+    plan = {"tune": [_describe(cell) for cell in tune], "test": [_describe(cell) for cell in test]}
+    if not folder.plan.exists() or read_json(folder.plan) != plan:
+        write_json(folder.plan, plan)
+
+
+def read_plan(folder: BenchmarkFolder) -> dict[Literal["tune", "test"], list[Cell]]:
+    """Returns the cells as planned, without training settings."""
+    plan = read_json(folder.plan)
+    return {phase: [Cell(**cell | {"steps": tuple(cell["steps"])}) for cell in cells] for phase, cells in plan.items()}
+
+
+def evaluation_fingerprint(config: BenchmarkConfig, cell: Cell) -> str:
+    """Returns the hash of everything after training that decides the cell's scores."""
+    facts = {
+        "steps": cell.steps,
+        "generate": config.generate,
+        "drift": config.drift,
+        "protocol": config.protocol,
+        "lpips": config.lpips_weights,
+        "encoders": {key: to_dict(config.encoders)[key] for key in ("weights", "weights_dir", "random_weights")},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()[:16]
+
+
+def read_outcome(run: RunFolder) -> Outcome | None:
+    file = run.path / "outcome.json"
+    return Outcome(**read_json(file)) if file.exists() else None
+
+
+def write_outcome(run: RunFolder, outcome: Outcome) -> None:
+    write_json(run.path / "outcome.json", asdict(outcome))
+
+
+def record_failure(run: RunFolder, *, stage: str, reason: str) -> int:
+    """Remembers a failed attempt; returns how many there are."""
+    append_line(run.path / "attempts.jsonl", {"stage": stage, "reason": reason})
+    return len(read_lines(run.path / "attempts.jsonl"))
+
+
+def settled_outcome(folder: BenchmarkFolder, config: BenchmarkConfig, cell: Cell) -> Outcome | None:
+    """Returns how the cell ended; None while something is left to do."""
+    outcome = read_outcome(folder.run(cell))
+    if outcome is None or (outcome.state == "finished" and outcome.evaluation != evaluation_fingerprint(config, cell)):
+        return None
+    return outcome
+
+
+def cell_state(folder: BenchmarkFolder, config: BenchmarkConfig, cell: Cell) -> State:
+    outcome = settled_outcome(folder, config, cell)
+    if outcome is not None:
+        return outcome.state
+    return "half-done" if folder.run(cell).path.exists() else "waiting"
+
+
+def read_chosen(folder: BenchmarkFolder) -> dict[str, Point]:
+    """Returns {method: the setting the search found}, {} before it has ended."""
+    return (
+        {name: entry["setting"] for name, entry in read_json(folder.chosen).items()} if folder.chosen.exists() else {}
+    )
+
+
+def _describe(cell: Cell) -> dict[str, Any]:
+    return {key: value for key, value in vars(cell).items() if key != "train"} | {"steps": list(cell.steps)}
+
+
+def _check_same_grid(folder: BenchmarkFolder, config: BenchmarkConfig) -> None:
+    before, now = flatten(load_benchmark(folder)), flatten(config)
+    for key, value in now.items():
+        if key.startswith(FREE_TO_CHANGE) or before[key] == value:
+            continue
+        if key.startswith(FREE_TO_GROW) and _has_grown(before[key], value):
+            continue
+        raise UserError(
+            f"output_dir {folder.path} holds another grid: {key} is {_show(before[key])} there and {_show(value)} now; "
+            "use another output_dir (a grid may grow, not change)"
+        )
+
+
+def _has_grown(before: Any, now: Any) -> bool:
+    """Lists may get more values, mappings more entries; an entry itself stays as it was."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        lists = {key for key, value in before.items() if isinstance(value, list)}
+        return all(
+            key in now and (now[key] == value or (key in lists and _has_grown(value, now[key])))
+            for key, value in before.items()
+        )
+    if isinstance(before, list | tuple) and isinstance(now, list | tuple):
+        return "all" in now or all(value in now for value in before)
+    return False
+
+
+def _show(value: Any, limit: int = 60) -> str:
+    text = json.dumps(value, default=list)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _visible(path: Path):
+    return (entry for entry in path.iterdir() if not entry.name.startswith("."))

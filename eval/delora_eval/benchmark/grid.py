@@ -1,0 +1,219 @@
+"""A benchmark's settings become cells: method x subject x seed x setting, each with an id that says what decides it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from delora_eval.benchmark.methods import MethodEntry, Point, dotted, read_methods, resolve
+from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_sd.config import flatten
+from delora_sd.errors import UserError, nearest_name
+from delora_sd.settings import TrainConfig
+
+NOT_DECIDING = (
+    "output_dir",
+    "model.offline",
+    "preview.",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.log_every",
+    "training.tracker",
+)
+"""Settings that decide nothing in the trained adapter; a name ending in a dot means the whole section."""
+
+SHARED_BY_A_TABLE = ("model.base", "model.revision", "model.quantization", "data.dataset")
+"""Numbers beside each other mean something only when these are the same."""
+
+DELEGATED = ("full", "oft", "peft")
+_FIRST = re.compile(r"first\s+(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training and its pictures: a run folder under `cells/`."""
+
+    id: str
+    """`<method>-<subject>-s<seed>-<hash>`; the hash covers everything that decides the adapter."""
+    method: str
+    subject: str
+    seed: int
+    setting: Point = field(default_factory=dict)
+    steps: tuple[int, ...] = ()
+    """Checkpoints that are scored, ascending; 0 is the base model. (): pictures made elsewhere."""
+    path: str | None = None
+    """Folder of pictures made elsewhere, one folder per subject; none: a training."""
+    prompts: str | None = None
+    train: TrainConfig | None = None
+    """None: pictures made elsewhere, or a plan read back for a report."""
+
+    def folder(self, output_dir: Path) -> Path:
+        return output_dir / "cells" / self.id
+
+    @property
+    def row(self) -> str:
+        """What the seeds and subjects of one table row share: method and setting."""
+        return row_name(self.method, self.setting)
+
+
+def row_name(method: str, setting: Point) -> str:
+    """Returns the name of a table row, `delora[optimizer.lr=0.02]`."""
+    inner = ",".join(f"{key}={json.dumps(value)}" for key, value in sorted(setting.items()))
+    return f"{method}[{inner}]" if inner else method
+
+
+def tune_cells(config: BenchmarkConfig) -> list[Cell]:
+    """Returns the cells of the search, [] when nothing is searched."""
+    entries = [entry for entry in read_methods(config) if entry.tune_points]
+    subjects = choose_subjects(config.tune.subjects, config, key="tune.subjects") if entries else ()
+    return _expand(config, [(entry, entry.tune_points) for entry in entries], subjects, config.tune.seeds)
+
+
+def test_cells(config: BenchmarkConfig, chosen: dict[str, Point] | None = None) -> list[Cell]:
+    """Returns the cells of the table; `chosen` holds what the search found per method (none yet: own settings).
+
+    Raises:
+        UserError: no cells, unknown names, several base models in one table, a step that is no checkpoint.
+    """
+    entries = read_methods(config)
+    subjects = choose_subjects(config.subjects, config, key="subjects")
+    found = chosen or {}
+    rows = [(entry, tuple(found.get(entry.name, {}) | point for point in entry.points)) for entry in entries]
+    cells = _expand(config, rows, subjects, config.seeds)
+    if not cells:
+        empty = next((key for key in ("methods", "subjects", "seeds") if not getattr(config, key)), "methods")
+        raise UserError(f"the grid has 0 cells: {empty} is empty; give at least one")
+    _check_one_table(cells)
+    return cells
+
+
+def choose_subjects(wanted: tuple[str, ...], config: BenchmarkConfig, *, key: str) -> tuple[str, ...]:
+    """Returns subject names: those given, `all`, or `first N` of the alphabetical list; each once.
+
+    Raises:
+        UserError: a name the dataset does not have (names the nearest).
+    """
+    settings = dotted(config.train, where="train")
+    if settings.get("data.photos"):
+        return (Path(settings["data.photos"]).expanduser().name,)
+    known = _subject_names(settings.get("data.dataset", TrainConfig().data.dataset))
+    names: list[str] = []
+    for word in wanted:
+        first = _FIRST.fullmatch(word.strip())
+        if word == "all":
+            names += known
+        elif first:
+            names += known[: int(first[1])]
+        elif word in known:
+            names.append(word)
+        else:
+            raise UserError(f"{key}: unknown subject '{word}'{nearest_name(word, known)} (or `all`, `first N`)")
+    return tuple(dict.fromkeys(names))
+
+
+def deciding_settings(config: TrainConfig) -> dict[str, Any]:
+    """Returns every setting that decides what training produces."""
+    return {key: value for key, value in flatten(config).items() if not _matches(key, NOT_DECIDING)}
+
+
+def _expand(
+    config: BenchmarkConfig,
+    rows: Iterable[tuple[MethodEntry, tuple[Point, ...]]],
+    subjects: tuple[str, ...],
+    seeds: tuple[int, ...],
+) -> list[Cell]:
+    cells: dict[str, Cell] = {}
+    for entry, points in rows:
+        for point in points:
+            if entry.path is not None:
+                row = [_images_cell(entry, subject) for subject in subjects]
+            else:
+                train = resolve(entry, point)
+                _check_method(entry, train)
+                steps = _steps(config, entry, train)
+                row = [
+                    _training_cell(entry, point, train, steps, subject=subject, seed=seed)
+                    for seed in dict.fromkeys(seeds)
+                    for subject in subjects
+                ]
+            cells |= {cell.id: cell for cell in row if cell.id not in cells}
+    return list(cells.values())
+
+
+def _training_cell(
+    entry: MethodEntry, point: Point, train: TrainConfig, steps: tuple[int, ...], *, subject: str, seed: int
+) -> Cell:
+    data = train.data if train.data.photos else replace(train.data, subject=subject)
+    train = replace(train, seed=seed, data=data)
+    return Cell(
+        id=f"{entry.name}-{subject}-s{seed}-{_hash(deciding_settings(train))}",
+        method=entry.name,
+        subject=subject,
+        seed=seed,
+        setting=point,
+        steps=steps,
+        train=train,
+    )
+
+
+def _images_cell(entry: MethodEntry, subject: str) -> Cell:
+    path = Path(entry.path).expanduser()
+    if not path.is_dir():
+        raise UserError(f"methods.{entry.name}.path={entry.path}: no such folder")
+    digest = _hash({"path": str(path.resolve()), "subject": subject})
+    return Cell(
+        id=f"{entry.name}-{subject}-s0-{digest}",
+        method=entry.name,
+        subject=subject,
+        seed=0,
+        path=str(path),
+        prompts=entry.prompts,
+    )
+
+
+def _hash(value: dict[str, Any]) -> str:
+    """The first 8 hex digits of the SHA-256 of the value as JSON: 1 chance in 8,000 of a clash among 1,000 cells."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _matches(key: str, names: tuple[str, ...]) -> bool:
+    return any(key.startswith(name) if name.endswith(".") else key == name for name in names)
+
+
+def _check_method(entry: MethodEntry, train: TrainConfig) -> None:
+    from delora_sd.adapters.methods import METHODS
+
+    known = (*METHODS, *DELEGATED)
+    method = train.adapter.method
+    if method not in known:
+        raise UserError(f"methods.{entry.name}: unknown method '{method}'{nearest_name(method, known)}")
+
+
+def _check_one_table(cells: list[Cell]) -> None:
+    trained = [cell for cell in cells if cell.train is not None]
+    for key in SHARED_BY_A_TABLE:
+        values = {str(flatten(cell.train)[key]): cell.method for cell in trained}
+        if len(values) > 1:
+            found = ", ".join(f"{value} ({method})" for value, method in values.items())
+            raise UserError(f"one table needs one {key}, found {found}; run a benchmark for each")
+
+
+def _steps(config: BenchmarkConfig, entry: MethodEntry, train: TrainConfig) -> tuple[int, ...]:
+    training = train.training
+    for step in config.steps:
+        is_saved = step % training.checkpoint_every == 0 or step == training.num_steps
+        if not (0 <= step <= training.num_steps and is_saved):
+            raise UserError(
+                f"steps: {step} is no checkpoint of {entry.name} (training.num_steps={training.num_steps}, "
+                f"training.checkpoint_every={training.checkpoint_every})"
+            )
+    return tuple(sorted(set(config.steps))) or (training.num_steps,)
+
+
+def _subject_names(dataset: str) -> tuple[str, ...]:
+    from delora_sd.data.subjects import subject_names
+
+    return subject_names(dataset)

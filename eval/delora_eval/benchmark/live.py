@@ -1,0 +1,106 @@
+"""What a person sees while a benchmark runs: a live table in a terminal, plain lines elsewhere."""
+
+import contextlib
+import io
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from delora_eval.benchmark.grid import Cell
+
+STATES = ("finished", "diverged", "failed", "half-done", "waiting")
+STYLES = {"finished": "green", "diverged": "yellow", "failed": "red", "half-done": "cyan", "waiting": "dim"}
+
+
+@dataclass(kw_only=True)
+class Display:
+    """Counts cells by method and state; what stages print becomes the table's last line."""
+
+    console: Console = field(default_factory=lambda: Console(file=sys.stderr))
+    title: str = ""
+    _states: dict[str, str] = field(default_factory=dict)
+    _methods: dict[str, str] = field(default_factory=dict)
+    _now: str = ""
+    _last_line: str = ""
+    _live: Live | None = None
+    _began: float = field(default_factory=time.monotonic)
+    _ended: int = 0
+
+    def plan(self, cells: list[Cell], states: list[str]) -> None:
+        """Sets the cells of this phase and how far they are."""
+        self._states = dict(zip([cell.id for cell in cells], states, strict=True))
+        self._methods = {cell.id: cell.method for cell in cells}
+        self._began, self._ended = time.monotonic(), 0
+
+    def begin(self, stage: str, ids: list[str]) -> None:
+        shown = ids[0] if len(ids) == 1 else f"{len(ids)} cells in one batch ({ids[0]}, ...)"
+        self._now = f"{stage} {shown}"
+        self._show(self._now)
+
+    def end(self, cell_id: str, state: str) -> None:
+        self._states[cell_id] = state
+        self._ended += 1
+        counts = Counter(self._states.values())
+        left = sum(counts[name] for name in ("half-done", "waiting"))
+        self._show(
+            f"{cell_id}: {state}; {len(self._states) - left} of {len(self._states)} cells{self._time_left(left)}"
+        )
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        (self._live.console if self._live else self.console).print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """In a terminal the table is live inside and owns the screen; the stages' own output becomes its last line."""
+        if not self.console.is_terminal:
+            yield
+            return
+        self._live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4, transient=False)
+        with self._live, contextlib.redirect_stderr(_LastLine(self)):
+            yield
+        self._live = None
+
+    def render(self) -> Group:
+        """Returns the table of methods by state, and what happens now."""
+        table = Table(title=self.title or None, title_justify="left", expand=False)
+        table.add_column("method")
+        for state in STATES:
+            table.add_column(state, justify="right", style=STYLES[state])
+        for method in dict.fromkeys(self._methods.values()):
+            counts = Counter(state for cell_id, state in self._states.items() if self._methods[cell_id] == method)
+            table.add_row(method, *(str(counts[state] or "") for state in STATES))
+        return Group(table, Text(self._now), Text(self._last_line, style="dim", overflow="ellipsis", no_wrap=True))
+
+    def _show(self, line: str) -> None:
+        if self._live is None:
+            self.say(line)
+
+    def _time_left(self, left: int) -> str:
+        """By the mean of the cells that ended in this call."""
+        if not left:
+            return ""
+        minutes = (time.monotonic() - self._began) / max(1, self._ended) * left / 60
+        return f", about {minutes:.0f} min left" if minutes < 120 else f", about {minutes / 60:.1f} h left"
+
+
+class _LastLine(io.TextIOBase):
+    """Where the stages' messages go while the table is on screen."""
+
+    def __init__(self, display: Display):
+        self._display = display
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            self._display._last_line = text.strip().splitlines()[-1]
+        return len(text)
+
+    def isatty(self) -> bool:
+        return False

@@ -1,0 +1,160 @@
+"""Scores of cells, read back from their run folders, and the step that a table shows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from delora_eval.benchmark.folder import BenchmarkFolder
+from delora_eval.benchmark.grid import Cell
+from delora_eval.benchmark.settings import CheckpointRule
+from delora_eval.metrics import PairMean, pool
+from delora_eval.score import REFERENCE_SET
+from delora_sd.run_folder import read_lines
+
+DECIDING_SCORE = "dino"
+"""What `best_step_...` rules maximise: they are about subject fidelity, as in the paper's line."""
+
+CLASS_SCORES = ("drift_dino", "drift_clip_i", "pres")
+"""What pictures of class prompts, without the identifier, are for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Scores of one cell at one step under one protocol."""
+
+    cell: Cell
+    protocol: str
+    step: int | None
+    """None: pictures made elsewhere, or a different step for each prompt."""
+    totals: dict[str, PairMean]
+    by_prompt: dict[str, dict[int, PairMean]]
+    prompts: dict[int, str]
+    is_random: bool
+    """True: the base model or an encoder was untrained; the numbers mean nothing."""
+
+
+def read_results(folder: BenchmarkFolder, cells: Iterable[Cell]) -> list[Result]:
+    """Returns the scores of every cell that has some, by cell, protocol and step."""
+    return [result for cell in cells for result in _read_cell(folder, cell)]
+
+
+def read_ceilings(folder: BenchmarkFolder, cells: Iterable[Cell]) -> dict[str, dict[str, dict[str, PairMean]]]:
+    """Returns the Real Images row, {protocol: {subject: {score: mean}}}."""
+    ceilings: dict[str, dict[str, dict[str, PairMean]]] = {}
+    for cell in cells:
+        for line in read_lines(folder.run(cell).scores):
+            if line["set"] == REFERENCE_SET and line["subject"]:
+                scores = ceilings.setdefault(line["protocol"], {}).setdefault(cell.subject, {})
+                scores[line["score"]] = _mean(line)
+    return ceilings
+
+
+def select_steps(results: Sequence[Result], rule: CheckpointRule) -> list[Result]:
+    """Returns one result per cell and protocol: the step that the rule chooses.
+
+    A diverged cell has no last step and drops out under `fixed_step`; its row says how many did.
+    """
+    selected = []
+    for row in _groups(results, lambda result: (result.cell.row, result.protocol)).values():
+        if rule == "best_step_per_prompt":
+            cells = _groups(row, lambda result: result.cell.id)
+            selected += [_best_of_each_prompt(steps) for steps in cells.values()]
+        else:
+            step = _last_step(row) if rule == "fixed_step" else _best_step(row)
+            selected += [result for result in row if result.step == step]
+    return selected
+
+
+def score_rows(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Returns {row: its results}."""
+    return _groups(results, lambda result: result.cell.row)
+
+
+def _read_cell(folder: BenchmarkFolder, cell: Cell) -> list[Result]:
+    lines = [line for line in read_lines(folder.run(cell).scores) if line["set"] != REFERENCE_SET and line["subject"]]
+    sets = _groups(lines, lambda line: (line["protocol"], line["set"]))
+    of_subject = {key for key, lines in sets.items() if any(line["score"] == DECIDING_SCORE for line in lines)}
+    results = [_result(cell, protocol, sets[protocol, name]) for protocol, name in sorted(of_subject)]
+    results = [result for result in results if result.step is None or result.step in cell.steps]
+    return [_with_class_scores(result, cell, sets) for result in sorted(results, key=lambda result: result.step or 0)]
+
+
+def _result(cell: Cell, protocol: str, lines: list[dict]) -> Result:
+    by_prompt: dict[str, dict[int, PairMean]] = {}
+    for line in lines:
+        if line["prompt_index"] is not None:
+            by_prompt.setdefault(line["score"], {})[line["prompt_index"]] = _mean(line)
+    return Result(
+        cell=cell,
+        protocol=protocol,
+        step=_step(cell, lines[0]),
+        totals={line["score"]: _mean(line) for line in lines if line["prompt_index"] is None and line["pairs"]},
+        by_prompt=by_prompt,
+        prompts={line["prompt_index"]: line["prompt"] for line in lines if line["prompt_index"] is not None},
+        is_random=any(line["random_weights"] or line["random_base"] for line in lines),
+    )
+
+
+def _with_class_scores(result: Result, cell: Cell, sets: dict[tuple[str, str], list[dict]]) -> Result:
+    """Drift and PRES of the same step stand in another picture set: that of the class prompts."""
+    found = {
+        line["score"]: _mean(line)
+        for (protocol, _), lines in sets.items()
+        for line in lines
+        if protocol == result.protocol and line["score"] in CLASS_SCORES and line["prompt_index"] is None
+        if _step(cell, line) == result.step
+    }
+    return replace(result, totals=result.totals | found)
+
+
+def _step(cell: Cell, line: dict) -> int | None:
+    if cell.path is not None:
+        return None
+    if line["strength"] == 0:
+        return 0
+    return line["step"] if line["step"] is not None else cell.steps[-1]
+
+
+def _mean(line: dict) -> PairMean:
+    value = float("nan") if line["value"] is None else line["value"]
+    return PairMean(value=value, pairs=line["pairs"], images=line["images"])
+
+
+def _last_step(row: Sequence[Result]) -> int | None:
+    steps = row[0].cell.steps
+    return steps[-1] if steps else None
+
+
+def _best_step(row: Sequence[Result]) -> int | None:
+    """The step with the best mean, among those that most cells of the row have reached."""
+    by_step = {step: list(results) for step, results in _groups(row, lambda result: result.step).items()}
+    most = max(map(len, by_step.values()))
+    complete = {step: results for step, results in by_step.items() if len(results) == most}
+    return max(
+        complete, key=lambda step: pool([result.totals[DECIDING_SCORE] for result in complete[step]], "subjects").value
+    )
+
+
+def _best_of_each_prompt(steps: Sequence[Result]) -> Result:
+    """For every prompt the step with the best score, and every other score at that same step."""
+    prompts = {index for result in steps for index in result.by_prompt[DECIDING_SCORE]}
+    chosen = {
+        index: max(
+            (result for result in steps if index in result.by_prompt[DECIDING_SCORE]),
+            key=lambda result, index=index: result.by_prompt[DECIDING_SCORE][index].value,
+        )
+        for index in prompts
+    }
+    by_prompt: dict[str, dict[int, PairMean]] = {}
+    for index, result in sorted(chosen.items()):
+        for score, means in result.by_prompt.items():
+            if index in means:
+                by_prompt.setdefault(score, {})[index] = means[index]
+    totals = {score: pool(means.values(), "pairs") for score, means in by_prompt.items()}
+    return replace(steps[-1], step=None, totals=totals, by_prompt=by_prompt)
+
+
+def _groups(items: Iterable, key) -> dict:
+    groups: dict = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

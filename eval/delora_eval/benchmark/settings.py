@@ -1,0 +1,99 @@
+"""Every setting of a benchmark. No torch here: `--help` and `--dry-run` answer at once."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from delora_eval.settings import EncoderConfig
+
+CheckpointRule = Literal["fixed_step", "best_step_per_method", "best_step_per_prompt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """Search settings on a few subjects first; the best setting of each method goes to the test on all of them."""
+
+    matrix: dict[str, Any] = field(default_factory=dict)
+    """{setting: [values]} to search for every method; a method's own `tune` takes its place. Empty: no search."""
+    subjects: tuple[str, ...] = ("first 3",)
+    """Subjects of the search. The paper: the first 3 (App. B)."""
+    seeds: tuple[int, ...] = (0,)
+    choose: str = "dino"
+    """The score that decides, such as dino, clip_i, clip_t: best mean over subjects and seeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """`launcher=ray`: where packs run on a Ray cluster."""
+
+    address: str = "auto"
+    """`auto`: the cluster this machine belongs to; else its address."""
+    cpus: float = 1.0
+    """CPU cores of one pack."""
+    gpus: float = 1.0
+    """GPUs of one pack, fractions allowed; 0: packs run on CPUs."""
+    retries: int = 3
+    """How often a pack is started again elsewhere when its worker or node is lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """Train, generate and score a grid of methods x subjects x seeds x settings, then report it."""
+
+    output_dir: str = ""
+    """Folder of the benchmark. The same command again resumes; finished cells are skipped."""
+    title: str = "Benchmark"
+    """Headline of the report."""
+    paper: str | None = None
+    """Show the paper's rows beside ours: table1, table3, table10, fig2, ... none: no such rows."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """Settings of every training that differ from the defaults (`delora-sd train --help`), nested or dotted."""
+    methods: dict[str, Any] = field(default_factory=dict)
+    """{name: settings}. A name that is a method needs none; else give adapter.method or a `preset` (YAML file).
+    Beside training settings: `label`, `matrix`, `tune`, `scaled`. Pictures made elsewhere, one folder per subject:
+    {method: images, path: FOLDER, prompts: FILE}. Any PEFT method: {adapter.method: peft, adapter.peft_config: FILE}."""
+    subjects: tuple[str, ...] = ("all",)
+    """Names, `all`, or `first N` of the dataset's alphabetical list."""
+    seeds: tuple[int, ...] = (0,)
+    matrix: dict[str, Any] = field(default_factory=dict)
+    """{setting: [values]}: every combination becomes a row, for every method."""
+    factors: tuple[float, ...] = ()
+    """Multiply the `scaled` settings of every method by each of these: learning-rate sweeps."""
+    scaled: tuple[str, ...] = ("optimizer.lr",)
+    """What `factors` multiply; a method's own `scaled` takes its place."""
+    steps: tuple[int, ...] = ()
+    """Checkpoints that are generated and scored, 0 being the base model; none: the last step alone."""
+    checkpoint: CheckpointRule = "fixed_step"
+    """Which step a table shows. fixed_step: the last. best_step_per_method: the step with the best mean DINO of the
+    method. best_step_per_prompt: the best of each prompt (Table 1 of OFT; optimistic, because it picks among noise)."""
+    tune: TuneConfig = field(default_factory=TuneConfig)
+    generate: dict[str, Any] = field(default_factory=dict)
+    """Settings of the pictures that differ from the defaults (`delora-sd generate --help`)."""
+    drift: bool = True
+    """Also generate the class prompts, without the identifier, with the adapter and with the base: what was forgotten."""
+    protocol: tuple[str, ...] = ("auto",)
+    """Protocols to score under (`delora-sd protocols`)."""
+    lpips_weights: str | None = None
+    """Adds LPIPS diversity: a .safetensors file with the state of `lpips.LPIPS(net="alex")`."""
+    encoders: EncoderConfig = field(default_factory=EncoderConfig)
+    projection: str | None = None
+    """Layer whose Euclidean distance from the pretrained weight is reported (Figs. 2, 3); none: the mean of all."""
+    weight_norms: bool = False
+    """Fig. 4: mean column norms of the base model's projections, by block. Needs no cells."""
+    sheet_prompts: tuple[int, ...] = (0, 4, 10, 18)
+    """Prompt numbers shown in the picture sheets; all others are a click away in the folder."""
+    pack: str = "auto"
+    """Cells trained in one batch: a number, or auto (the largest that fits, at most 30)."""
+    launcher: Literal["local", "accelerate", "ray"] = "local"
+    """local: this process. accelerate: every rank of `accelerate launch` takes its share of the packs.
+    ray: an existing Ray cluster (extra: pip install delora_sd[cluster])."""
+    shard: str = "0/1"
+    """`i/n`: take share i of n first, then what nobody has claimed. For job arrays on a shared file system."""
+    ray: RayConfig = field(default_factory=RayConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusConfig:
+    """What is finished, running, failed and left in a benchmark's folder."""
+
+    folder: str = ""
+    """A benchmark folder."""

@@ -1,0 +1,300 @@
+"""What is done to a cell: train with its pack, generate, score. Finished when the files say so, resumed by calling again.
+
+An error ends the cell, never the grid. Out of GPU memory first halves the pack or the batch.
+"""
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from delora_eval.benchmark.folder import (
+    MAX_ATTEMPTS,
+    BenchmarkFolder,
+    Outcome,
+    evaluation_fingerprint,
+    record_failure,
+    write_outcome,
+)
+from delora_eval.benchmark.grid import Cell
+from delora_eval.benchmark.live import Display
+from delora_eval.benchmark.packs import Pack
+from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.settings import ScoreConfig
+from delora_sd.errors import UserError
+from delora_sd.run_folder import RunFolder, read_json
+from delora_sd.schema import with_settings
+from delora_sd.settings import GenerateConfig, TrainConfig
+
+FIRST_BATCH = 8
+"""Pictures per batch after the first out-of-memory, when the settings leave it open."""
+
+DECIDED_BY_THE_GRID = ("run", "output_dir", "step", "strength", "extra_adapters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """The three functions a cell goes through; tests give their own."""
+
+    train: Callable[[list[TrainConfig]], Any]
+    generate: Callable[[GenerateConfig], Any]
+    score: Callable[[ScoreConfig], Any]
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """One worker's view of a benchmark."""
+
+    config: BenchmarkConfig
+    folder: BenchmarkFolder
+    stages: Stages
+    display: Display
+    pack_size: int
+    """Falls when a pack did not fit."""
+
+
+def generate_settings(config: BenchmarkConfig) -> GenerateConfig:
+    """Returns the settings every picture of the table shares.
+
+    Raises:
+        UserError: unknown settings, or those that the grid decides.
+    """
+    for key in DECIDED_BY_THE_GRID:
+        if key in config.generate:
+            raise UserError(f"generate: {key} is decided by the grid; remove it")
+    return with_settings(GenerateConfig(), config.generate, source="generate")
+
+
+def run_pack(bench: Bench, pack: Pack) -> None:
+    """Trains a pack, then generates and scores each of its cells, and writes how each ended."""
+    cells = [replace(cell, train=_into_folder(bench, cell)) if cell.train else cell for cell in pack]
+    _train(bench, cells)
+    for cell in cells:
+        if cell.train is None or is_trained(bench.folder.run(cell), cell.train) or _divergence(bench.folder.run(cell)):
+            _evaluate(bench, cell)
+
+
+def is_trained(run: RunFolder, train: TrainConfig) -> bool:
+    """True when the final adapter is on disk."""
+    return run.is_finished() and read_json(run.manifest).get("finished_step") == train.training.num_steps
+
+
+def _into_folder(bench: Bench, cell: Cell) -> TrainConfig:
+    return replace(cell.train, output_dir=str(bench.folder.run(cell).path))
+
+
+def _train(bench: Bench, cells: list[Cell]) -> None:
+    open_cells = [cell for cell in cells if cell.train and not is_trained(bench.folder.run(cell), cell.train)]
+    open_cells = [cell for cell in open_cells if not _divergence(bench.folder.run(cell))]
+    if not open_cells:
+        return
+    bench.display.begin("train", [cell.id for cell in open_cells])
+    with _guarded(bench, "train", open_cells) as guard:
+        bench.stages.train([cell.train for cell in open_cells])
+    if guard.is_out_of_memory:
+        _train_in_halves(bench, open_cells)
+    elif not guard.failed and any(_is_unfinished(bench, cell) for cell in open_cells):
+        raise KeyboardInterrupt  # training was asked to stop and wrote its checkpoints
+
+
+def _train_in_halves(bench: Bench, cells: list[Cell]) -> None:
+    half = len(cells) // 2
+    if half == 0:
+        fail_cell(
+            bench, cells[0], "train", "out of GPU memory with a pack of one; try training.gradient_checkpointing=true"
+        )
+        return
+    bench.pack_size = min(bench.pack_size, half)
+    bench.display.say(f"out of GPU memory with a pack of {len(cells)}; going on with packs of at most {half}")
+    for start in range(0, len(cells), half):
+        _train(bench, cells[start : start + half])
+
+
+def _is_unfinished(bench: Bench, cell: Cell) -> bool:
+    run = bench.folder.run(cell)
+    return not is_trained(run, cell.train) and not _divergence(run)
+
+
+def _divergence(run: RunFolder) -> dict[str, Any] | None:
+    """Returns {"step", "reason"} of an adapter whose training went to NaN; None otherwise."""
+    file = run.path / "failed.json"
+    return read_json(file) if file.exists() else None
+
+
+def _evaluate(bench: Bench, cell: Cell) -> None:
+    run, seconds = bench.folder.run(cell), {}
+    for stage, work in (("generate", _generate), ("score", _score)):
+        bench.display.begin(stage, [cell.id])
+        began = time.monotonic()
+        with _guarded(bench, stage, [cell]) as guard:
+            work(bench, cell)
+        if guard.is_out_of_memory:
+            fail_cell(bench, cell, stage, f"out of GPU memory with a batch of one ({stage})")
+        if guard.failed or guard.is_out_of_memory:
+            return
+        seconds[stage] = round(time.monotonic() - began, 1)
+    diverged = _divergence(run) if cell.train else None
+    outcome = Outcome(
+        state="diverged" if diverged else "finished",
+        evaluation=evaluation_fingerprint(bench.config, cell),
+        reason=diverged["reason"] if diverged else None,
+        seconds=seconds,
+    )
+    write_outcome(run, outcome)
+    bench.display.end(cell.id, outcome.state)
+
+
+def _generate(bench: Bench, cell: Cell) -> None:
+    """Makes the pictures of every scored step; those of the base model are made once per subject."""
+    if cell.train is None:
+        return
+    shared = generate_settings(bench.config)
+    run = bench.folder.run(cell)
+    settings = replace(shared, run=str(run.path))
+    steps = _steps_on_disk(run, cell)
+    for step in steps:
+        _generate_one(bench, _at_step(settings, step, cell))
+    if bench.config.drift and steps:
+        _generate_one(bench, replace(_at_step(settings, steps[-1], cell), prompts=("class",)))
+        _generate_one(bench, replace(settings, prompts=("class",), strength=0.0, step=_any_step(run, cell)))
+
+
+def _steps_on_disk(run: RunFolder, cell: Cell) -> list[int]:
+    """The scored steps that training reached: all of them, unless it diverged."""
+    reached = {0, *run.checkpoint_steps()}
+    if is_trained(run, cell.train):
+        return list(cell.steps)
+    return [step for step in cell.steps if step in reached and run.checkpoint_steps()]
+
+
+def _at_step(settings: GenerateConfig, step: int, cell: Cell) -> GenerateConfig:
+    if step == 0:
+        return replace(settings, strength=0.0)
+    return replace(settings, step=None if step == cell.train.training.num_steps else step)
+
+
+def _any_step(run: RunFolder, cell: Cell) -> int | None:
+    """At strength 0 the adapter does not matter, but there must be one."""
+    return None if is_trained(run, cell.train) else run.checkpoint_steps()[-1]
+
+
+def _generate_one(bench: Bench, settings: GenerateConfig) -> None:
+    def call(batch_size: int | None) -> None:
+        bench.stages.generate(replace(settings, batch_size=batch_size))
+
+    _with_smaller_batches(bench, call, settings.batch_size)
+
+
+def _score(bench: Bench, cell: Cell) -> None:
+    config = bench.config
+    run = bench.folder.run(cell)
+    if cell.train is not None and not any(run.images.glob("*")):
+        return  # diverged before its first checkpoint: nothing to look at
+    shared = ScoreConfig(protocol=config.protocol, lpips_weights=config.lpips_weights)
+    what = {"run": str(run.path)} if cell.train else _made_elsewhere(bench, cell)
+
+    def call(batch_size: int | None) -> None:
+        encoders = replace(config.encoders, batch_size=batch_size)
+        bench.stages.score(replace(shared, encoders=encoders, **what))
+
+    _with_smaller_batches(bench, call, config.encoders.batch_size)
+
+
+def _made_elsewhere(bench: Bench, cell: Cell) -> dict[str, Any]:
+    from delora_eval.benchmark.methods import dotted
+    from delora_sd.data.subjects import load_subject
+
+    train = with_settings(TrainConfig(), dotted(bench.config.train, where="train"), source="train")
+    subject = load_subject(replace(train.data, subject=cell.subject))
+    return {
+        "reference": str(subject.photos[0].parent),
+        "generated": cell.path,
+        "prompts": cell.prompts,
+        "identifier": train.data.identifier,
+        "class_word": subject.class_word,
+        "output": str(bench.folder.run(cell).scores),
+    }
+
+
+def _with_smaller_batches(bench: Bench, call: Callable[[int | None], None], batch_size: int | None) -> None:
+    """Calls with the batch size, halved whenever it does not fit; a batch of one that does not fit is an error."""
+    while True:
+        try:
+            return call(batch_size)
+        except Exception as error:
+            if not _is_out_of_memory(error) or batch_size == 1:
+                raise
+        _free_memory()
+        batch_size = FIRST_BATCH if batch_size is None else batch_size // 2
+        bench.display.say(f"out of GPU memory; going on with batches of {batch_size}")
+
+
+@dataclass
+class _Guard:
+    failed: bool = False
+    is_out_of_memory: bool = False
+
+
+@contextmanager
+def _guarded(bench: Bench, stage: str, cells: list[Cell]) -> Iterator[_Guard]:
+    """Turns an error into a failed attempt of the cells; out of memory is for the caller to handle."""
+    guard = _Guard()
+    try:
+        yield guard
+    except Exception as error:
+        if _is_out_of_memory(error):
+            guard.is_out_of_memory = True
+        else:
+            guard.failed = True
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            for cell in cells:
+                fail_cell(bench, cell, stage, reason)
+    if guard.is_out_of_memory:
+        _free_memory()
+
+
+def fail_cell(bench: Bench, cell: Cell, stage: str, reason: str) -> None:
+    """Remembers the attempt; the last one allowed settles the cell."""
+    run = bench.folder.run(cell)
+    reason = " ".join(reason.split())
+    if record_failure(run, stage=stage, reason=reason) < MAX_ATTEMPTS:
+        bench.display.say(f"{cell.id}: {stage} failed, will be tried once more: {reason}")
+        return
+    evaluation = evaluation_fingerprint(bench.config, cell)
+    write_outcome(run, Outcome(state="failed", evaluation=evaluation, reason=f"{stage}: {reason}", seconds={}))
+    bench.display.say(f"{cell.id}: {stage} failed twice: {reason}")
+    bench.display.end(cell.id, "failed")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()
+    )
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def real_stages(config: BenchmarkConfig) -> Stages:
+    """Returns the stages of the product; the judges' encoders stay loaded from cell to cell."""
+    from delora_eval.embedding import Judge
+    from delora_eval.score import find_protocols, score_task
+    from delora_eval.task import read_task
+    from delora_sd.generation.generate import generate
+    from delora_sd.training.recipe import train_pack
+
+    judges: dict[int, Judge] = {}
+
+    def score(settings: ScoreConfig) -> None:
+        judge = judges.setdefault(settings.encoders.batch_size, Judge(config=settings.encoders))
+        task = read_task(settings)
+        score_task(judge, find_protocols(settings, task), task)
+
+    return Stages(train=train_pack, generate=generate, score=score)

@@ -1,0 +1,180 @@
+"""Stages without models: they write what the real ones write, slowly on request, and note every finished training."""
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.benchmark.stages import Stages
+from delora_eval.settings import ScoreConfig
+from PIL import Image
+
+from delora_sd.config import load_config, to_yaml
+from delora_sd.run_folder import (
+    FORMAT_VERSION,
+    RunFolder,
+    append_line,
+    read_lines,
+    write_folder,
+    write_json,
+    write_lines,
+    write_text,
+)
+from delora_sd.settings import GenerateConfig, TrainConfig
+
+PROMPTS = ("a photo of {} on the beach", "a photo of {} in the <script>snow</script>")
+SECONDS = "FAKE_SECONDS"
+"""Environment: how long each part of a stage takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failures:
+    """Which trainings go wrong: {method: how often}, those that diverge, and how many fit on the fake GPU."""
+
+    crashes: tuple[str, ...] = ()
+    diverges: tuple[str, ...] = ()
+    largest_pack: int = 1000
+
+
+def fake_stages(config: BenchmarkConfig, failures: Failures | None = None) -> Stages:
+    failures = failures or Failures()
+    return Stages(train=lambda configs: _train(configs, failures), generate=_generate, score=_score)
+
+
+def dino_of(method: str, subject: str, seed: int, step: int) -> float:
+    """The score a cell will get: known in advance, different everywhere, higher for later steps."""
+    digest = hashlib.sha256(f"{method}{subject}{seed}".encode()).digest()
+    return round(0.5 + digest[0] / 1024 + step / 1000, 6)
+
+
+def trainings(output_dir: Path) -> list[str]:
+    """Returns the run folder of every training that ended, in order; one that ended twice is there twice."""
+    return [line["run"] for line in read_lines(output_dir.parent / "trainings.jsonl")]
+
+
+def _pause() -> None:
+    time.sleep(float(os.environ.get(SECONDS, "0")))
+
+
+def _train(configs: list[TrainConfig], failures: Failures) -> None:
+    if len(configs) > failures.largest_pack:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+    for config in configs:
+        if config.adapter.method in failures.crashes:
+            raise OSError("the disk said no")
+    for config in configs:
+        _train_one(config, failures)
+
+
+def _train_one(config: TrainConfig, failures: Failures) -> None:
+    run = RunFolder(Path(config.output_dir))
+    if run.is_finished():
+        return
+    with run.lock():
+        write_text(run.config, to_yaml(config))
+        training = config.training
+        for step in range(training.checkpoint_every, training.num_steps + 1, training.checkpoint_every):
+            if run.checkpoint(step).exists():
+                continue
+            if config.adapter.method in failures.diverges:
+                write_json(
+                    run.path / "failed.json", {"step": step, "reason": f"the loss was not finite at step {step}"}
+                )
+                return
+            _pause()
+            write_folder(run.checkpoint(step), lambda folder: (folder / "progress.json").write_text("{}"))
+            layers = {
+                f"mid_block.attn1.{name}": {"distance": step / 10, "relative_distance": step / 1000, "boundary": 8.0}
+                for name in ("to_q", "to_out.0")
+            }
+            append_line(run.events, {"step": step, "layers": layers})
+        write_folder(run.adapter, lambda folder: (folder / "adapter_config.json").write_text("{}"))
+        facts = {"format": FORMAT_VERSION, "finished_step": training.num_steps, "seconds": 2.0, "pack": 1}
+        facts |= {
+            "trainable_parameters": 3188864,
+            "device": "fake",
+            "versions": {"torch": "0"},
+            "base": {"id": "miniature"},
+        }
+        write_json(run.manifest, facts | {"peak_memory_bytes": None, "photos": {"00.jpg": "ab" * 32}, "git": None})
+        append_line(run.path.parents[2] / "trainings.jsonl", {"run": run.path.name})
+
+
+def _generate(config: GenerateConfig) -> None:
+    run = RunFolder(Path(config.run))
+    train = load_config(TrainConfig, [run.config], [])
+    step = 0 if config.strength == 0 else config.step
+    kind = "class" if config.prompts == ("class",) else "subject"
+    folder = run.images / f"{kind}-{'final' if step is None else step}"
+    if (folder / "images.jsonl").exists():
+        return
+    _pause()
+
+    def write(target: Path) -> None:
+        lines = []
+        for index, template in enumerate(PROMPTS):
+            name = f"{index:02d}-picture-s0.png"
+            Image.new("RGB", (16, 16), (40 * index, 90, (step or 99) % 255)).save(target / name)
+            words = f"qwe {train.data.class_word}" if kind == "subject" else "dog"
+            lines.append(
+                {"file": name, "prompt": template.format(words), "prompt_index": index, "seed": 0, "step": step}
+            )
+        (target / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    write_folder(folder, write)
+
+
+def _score(config: ScoreConfig) -> None:
+    if config.run is None:
+        _write_scores(Path(config.output), "theirs", Path(config.reference).name, 0, {"pictures": (None, 0, True)})
+        return
+    run = RunFolder(Path(config.run))
+    train = load_config(TrainConfig, [run.config], [])
+    sets = {}
+    for listing in sorted(run.images.glob("*/images.jsonl")):
+        step = read_lines(listing)[0]["step"]
+        value = train.training.num_steps if step is None else step
+        sets[listing.parent.name] = (step, value, listing.parent.name.startswith("subject"))
+    _pause()
+    _write_scores(run.scores, train.adapter.method, train.data.subject, train.seed, sets)
+
+
+def _write_scores(output: Path, method: str, subject: str, seed: int, sets: dict) -> None:
+    lines = [_line("reference photos", None, subject, name, 0.9, None) for name in ("real_dino", "real_clip_i")]
+    for name, (step, value, is_subject) in sets.items():
+        dino = dino_of(method, subject, seed, value)
+        scores = {"dino": dino, "clip_i": dino + 0.1, "clip_t": 0.3, "copy_rate": 0.0} if is_subject else {"pres": 0.2}
+        if not is_subject and step != 0:
+            scores["drift_dino"] = 0.1
+        for score, mean in scores.items():
+            lines.append(_line(name, step, subject, score, mean, None))
+            lines += [
+                _line(name, step, subject, score, mean + shift, index) for index, shift in enumerate((-0.01, 0.01))
+            ]
+    write_lines(output, lines)
+
+
+def _line(name: str, step: int | None, subject: str, score: str, value: float, index: int | None) -> dict:
+    return {
+        "set": name,
+        "protocol": "miniature",
+        "step": step,
+        "strength": 0 if step == 0 else 1.0,
+        "base": "miniature",
+        "random_base": False,
+        "random_weights": False,
+        "encoder": "mini-dino",
+        "weights": "abc",
+        "subject": subject,
+        "score": score,
+        "value": round(value, 6),
+        "pairs": 4,
+        "images": 2,
+        "photos": 2,
+        "prompt": None if index is None else PROMPTS[index].format("qwe dog"),
+        "prompt_index": index,
+        "inputs": "x",
+    }
