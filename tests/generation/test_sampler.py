@@ -1,0 +1,128 @@
+"""A picture depends on weights, prompt and seed: not on its batch, not on its neighbours."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from make_tiny_sd import write_tiny_sd
+
+from delora_sd.data.prompts import Prompt
+from delora_sd.diffusion.parts import find_base
+from delora_sd.errors import UserError
+from delora_sd.generation import sampler as sampler_module
+from delora_sd.generation.requests import ImageRequest, SamplingSettings
+from delora_sd.generation.sampler import Sampler, initial_latents, load_sampler, render_images, sample_images
+from delora_sd.settings import ModelConfig
+
+TEXTS = [f"a photo of qwe dog number {i}" for i in range(14)]
+SEEDS = [3 * i for i in range(14)]
+SAMPLING = SamplingSettings(num_inference_steps=4, guidance=7.5, negative_prompt="blurry", size_px=32)
+
+
+def _load(folder: Path, texts: list[str] = TEXTS) -> Sampler:
+    return load_sampler(
+        find_base(ModelConfig(base=str(folder))), texts, SAMPLING, device=torch.device("cpu"), dtype=torch.float32
+    )
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny_sd: Path) -> Sampler:
+    return _load(tiny_sd)
+
+
+@pytest.fixture(scope="module")
+def one_by_one(sampler: Sampler) -> np.ndarray:
+    """(14, 32, 32, 3): every picture drawn alone."""
+    return _pixels([sample_images(sampler, [text], [seed])[0] for text, seed in zip(TEXTS, SEEDS, strict=True)])
+
+
+def _pixels(images: list) -> np.ndarray:
+    return np.stack([np.asarray(image, dtype=np.int16) for image in images])
+
+
+def _render(sampler: Sampler, batch_size: int, say=lambda text: None) -> np.ndarray:
+    requests = [
+        ImageRequest(prompt=Prompt(index=i, template=text, text=text), seed=seed, file=Path(f"{i}.png"))
+        for i, (text, seed) in enumerate(zip(TEXTS, SEEDS, strict=True))
+    ]
+    images = []
+    render_images(
+        requests,
+        lambda request: True,
+        sampler=sampler,
+        batch_size=batch_size,
+        save=lambda batch: images.extend(image for _, image in batch),
+        say=say,
+    )
+    return _pixels(images)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
+def test_batch_size_never_changes_a_picture(sampler: Sampler, one_by_one: np.ndarray, batch_size: int):
+    """Sums run in another order in another batch: at most one of 255 levels, where rounding tips over."""
+    assert np.abs(_render(sampler, batch_size) - one_by_one).max() <= 1
+
+
+def test_pictures_differ_by_prompt_and_by_seed(sampler: Sampler):
+    a, b, c = _pixels(sample_images(sampler, [TEXTS[0], TEXTS[0], TEXTS[5]], [0, 1, 0]))
+    assert np.abs(a - b).max() > 20
+    assert np.abs(a - c).max() > 1
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_picture_is_that_of_diffusers_own_pipeline(prediction_type: str, tmp_path: Path):
+    folder = write_tiny_sd(tmp_path, prediction_type=prediction_type)
+    pipeline = StableDiffusionPipeline.from_pretrained(str(folder), use_safetensors=True)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        TEXTS[0],
+        negative_prompt="blurry",
+        num_inference_steps=4,
+        guidance_scale=7.5,
+        generator=torch.Generator().manual_seed(9),
+    ).images
+    ours = sample_images(_load(folder, TEXTS[:1]), TEXTS[:1], [9])
+    assert np.abs(_pixels(ours) - _pixels(theirs)).max() <= 1
+
+
+def test_noise_belongs_to_the_seed():
+    together = initial_latents([5, 6], (4, 3, 3))
+    assert torch.equal(together[1:], initial_latents([6], (4, 3, 3)))
+    assert not torch.equal(together[0], together[1])
+
+
+def test_too_little_memory_halves_the_batch_and_says_so(
+    sampler: Sampler, one_by_one: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    """A pretended GPU that holds three pictures."""
+
+    def small_gpu(sampler, texts, seeds):
+        if len(texts) > 3:
+            raise torch.OutOfMemoryError
+        return sample_images(sampler, texts, seeds)
+
+    said = []
+    monkeypatch.setattr(sampler_module, "sample_images", small_gpu)
+    pixels = _render(sampler, 8, said.append)
+    assert np.abs(pixels - one_by_one).max() <= 1
+    assert said == [f"not enough GPU memory: going on with {n} pictures per batch" for n in (4, 2)]
+
+
+def test_not_even_one_picture_fits(sampler: Sampler, monkeypatch: pytest.MonkeyPatch):
+    def tiny_gpu(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(sampler_module, "sample_images", tiny_gpu)
+    with pytest.raises(UserError, match="not enough GPU memory for one picture of 32 px"):
+        _render(sampler, 1)
+
+
+def test_diverged_picture_is_black_and_warned_of(sampler: Sampler):
+    latents = torch.zeros(2, 4, 16, 16)
+    latents[0, 0, 3, 3] = torch.inf
+    with pytest.warns(UserWarning, match="1 of 2 pictures are not finite"):
+        broken, fine = sampler_module._decode(sampler.vae, latents)
+    assert broken.getextrema() == ((0, 0),) * 3 and fine.getextrema() != ((0, 0),) * 3
