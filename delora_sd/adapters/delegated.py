@@ -11,7 +11,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from delora_sd.adapters.full_finetuning import FULL_TYPE, attach_full, load_full_updates
-from delora_sd.adapters.methods import METHODS
+from delora_sd.adapters.methods import METHODS, check_adapter_config
 from delora_sd.adapters.pack import attach_adapters
 from delora_sd.adapters.peft_layout import CONFIG_FILE
 from delora_sd.adapters.peft_methods import attach_peft, load_peft_updates
@@ -51,6 +51,13 @@ class Attached(Protocol):
 def known_methods() -> tuple[str, ...]:
     """Returns every accepted `adapter.method`."""
     return (*METHODS, *DELEGATED_RATES)
+
+
+def check_known(config: AdapterConfig) -> None:
+    """Raises UserError for an unknown method or settings no layer could satisfy; called before any model loads."""
+    check_adapter_config(config, known_methods())
+    if config.method == "peft" and config.peft_config is None:
+        raise UserError("adapter.peft_config: missing; adapter.method=peft needs a JSON file with a PEFT configuration")
 
 
 def is_packable(method: str) -> bool:

@@ -1,10 +1,12 @@
 """Plain LoRA files for other tools: key names of the three layouts, and what they read in the metadata.
 
-Every file has alpha = rank: the scale is folded into the factors, so no reader's default can change it.
+The scale is folded into the factors and alpha = rank, so no reader's default can change it. Where ranks differ, one
+alpha for the whole file: diffusers (0.42) ignores the alpha of each attention layer and uses the commonest for all.
 """
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,12 +47,19 @@ class Provenance:
 
 def write_kohya(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance: Provenance) -> None:
     """Writes `lora_unet_<layer with _>.lora_down/.lora_up.weight` and `.alpha`: ComfyUI, A1111, Forge, diffusers."""
-    tensors = {}
+    tensors, alpha = {}, kohya_alpha(layers)
     for layer, factors in layers.items():
         key = KOHYA_PREFIX + layer.replace(".", "_")
-        tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"] = _weights(factors, dtype)
-        tensors[f"{key}.alpha"] = torch.tensor(float(factors.down.shape[0]))
+        share = math.sqrt(factors.down.shape[0] / alpha)  # readers multiply by alpha / rank
+        scaled = PlainLayer(down=factors.down * share, up=factors.up * share, magnitude=None)
+        tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"] = _weights(scaled, dtype)
+        tensors[f"{key}.alpha"] = torch.tensor(float(alpha))
     write_tensors(path, tensors, file_metadata(layers, tensors, provenance))
+
+
+def kohya_alpha(layers: PlainLayers) -> int:
+    """Returns the one alpha of a kohya file: the rank, the largest where ranks differ."""
+    return max(factors.down.shape[0] for factors in layers.values())
 
 
 def write_diffusers(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance: Provenance) -> None:
@@ -125,14 +134,13 @@ def _model_spec(provenance: Provenance, is_sd2: bool, digest: str) -> dict[str, 
 
 def _network_metadata(layers: PlainLayers, is_sd2: bool, provenance: Provenance) -> dict[str, str]:
     ranks = {factors.down.shape[0] for factors in layers.values()}
-    rank = str(ranks.pop()) if len(ranks) == 1 else "Dynamic"
     version = ("sd_v2" if is_sd2 else "sd_v1") + ("_v" if provenance.is_v_prediction else "")
     return {
         "ss_base_model_version": version,
         "ss_v2": str(is_sd2),
         "ss_network_module": "networks.lora",
-        "ss_network_dim": rank,
-        "ss_network_alpha": rank,
+        "ss_network_dim": str(min(ranks)) if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": str(kohya_alpha(layers)),
         "ss_network_args": "{}",
         "ss_output_name": provenance.title,
         "ss_sd_model_name": provenance.base,

@@ -46,21 +46,24 @@ class Method:
     """Names of the trained tensors; the others are frozen and saved with them."""
     lr: float
     """Published or found learning rate of the directions; the preset names the source."""
-    exact_rank: Callable[[int], int] | None
-    """Adapter rank -> rank of the exact plain LoRA; None: not low-rank."""
+    exact_rank: Callable[[AdapterConfig], int] | None
+    """Rank of the exact plain LoRA at the settings' rank; None: not low-rank."""
     needs_weight: bool = False
     starts_at_identity: bool = True
     needs_even_rank: bool = False
+    uses_rank: bool = True
+    """False: the number of terms is fixed by the method."""
 
 
 def check_adapter_config(config: AdapterConfig, known: tuple[str, ...]) -> None:
     """Raises UserError for settings no layer could satisfy; called before any model loads."""
     if config.method not in known:
         raise UserError(f"adapter.method: unknown method '{config.method}'{nearest_name(config.method, known)}")
-    for key, rank in {"adapter.rank": config.rank} | _pattern_items("rank", config.rank_pattern):
+    for key, rank in ({"adapter.rank": config.rank} | _pattern_items("rank", config.rank_pattern)).items():
         if rank < 1:
             raise UserError(f"{key}: {rank}; a rank is a whole number of at least 1")
-    for key, value in {"adapter.boundary": config.boundary} | _pattern_items("boundary", config.boundary_pattern):
+    boundaries = {"adapter.boundary": config.boundary} | _pattern_items("boundary", config.boundary_pattern)
+    for key, value in boundaries.items():
         if not (value > 0 and math.isfinite(value)):
             raise UserError(f"{key}: {value}; a boundary is a positive number (0 would forbid any update)")
     if config.alpha is not None and not config.alpha > 0:
@@ -77,7 +80,7 @@ def resolve_layer(name: str, config: AdapterConfig, weight: Tensor) -> LayerSpec
     """
     rank = _match(name, config.rank_pattern, config.rank)
     flat = weight.flatten(1)
-    if rank > min(flat.shape):
+    if METHODS[config.method].uses_rank and rank > min(flat.shape):
         raise UserError(f"adapter.rank: {rank} is above the {min(flat.shape)} of layer {name} {tuple(weight.shape)}")
     even = METHODS[config.method].needs_even_rank or (config.init == "mirrored" and "boundary" in _trained(config))
     if even and rank % 2:
@@ -239,7 +242,7 @@ METHODS: dict[str, Method] = {
         factors=_delora,
         trained=("A", "B", "boundary"),
         lr=2e-2,
-        exact_rank=lambda rank: 2 * rank,
+        exact_rank=lambda config: config.rank * (2 if config.init == "frozen_copy" else 1),
     ),
     "lora": Method(
         formula="W + (α/r) B A",
@@ -247,7 +250,7 @@ METHODS: dict[str, Method] = {
         factors=_lora,
         trained=("A", "B"),
         lr=6e-4,
-        exact_rank=lambda rank: rank,
+        exact_rank=lambda config: config.rank,
     ),
     "normalized_lora": Method(
         formula="W + (λ/r) B Ξ A",
@@ -255,7 +258,7 @@ METHODS: dict[str, Method] = {
         factors=_delora,
         trained=("A", "B", "boundary"),
         lr=2e-2,
-        exact_rank=lambda rank: 2 * rank,
+        exact_rank=lambda config: config.rank * (2 if config.init == "frozen_copy" else 1),
     ),
     "dora": Method(
         formula="m (W + (α/r) B A) / ‖W + (α/r) B A‖",
@@ -272,7 +275,7 @@ METHODS: dict[str, Method] = {
         factors=_relaxed,
         trained=("A", "B", "C", "D", "boundary"),
         lr=6e-3,
-        exact_rank=lambda rank: rank,
+        exact_rank=lambda config: config.rank,
         needs_weight=True,
         needs_even_rank=True,
     ),
@@ -282,7 +285,7 @@ METHODS: dict[str, Method] = {
         factors=_reflection_pairs,
         trained=("U", "V", "boundary"),
         lr=6e-3,
-        exact_rank=lambda rank: rank,
+        exact_rank=lambda config: config.rank,
         needs_weight=True,
         needs_even_rank=True,
     ),
@@ -292,8 +295,9 @@ METHODS: dict[str, Method] = {
         factors=_reflection_pairs,
         trained=("U", "V", "boundary"),
         lr=6e-3,
-        exact_rank=lambda rank: 2,
+        exact_rank=lambda config: 2,
         needs_weight=True,
+        uses_rank=False,
     ),
     "ether_plus_one_sided": Method(
         formula="W (I − u uᵀ + v vᵀ)",
@@ -301,8 +305,9 @@ METHODS: dict[str, Method] = {
         factors=_one_sided,
         trained=("U", "V"),
         lr=6e-3,
-        exact_rank=lambda rank: 2,
+        exact_rank=lambda config: 2,
         needs_weight=True,
+        uses_rank=False,
     ),
     "ether_plus": Method(
         formula="(I − ũ ũᵀ + ṽ ṽᵀ) W (I − u uᵀ + v vᵀ)",
@@ -310,8 +315,9 @@ METHODS: dict[str, Method] = {
         factors=_ether_plus,
         trained=("u", "v", "u_out", "v_out"),
         lr=6e-3,
-        exact_rank=lambda rank: 4,
+        exact_rank=lambda config: 4,
         needs_weight=True,
+        uses_rank=False,
     ),
     "ether": Method(
         formula="W (I − 2 u uᵀ)",
@@ -319,8 +325,9 @@ METHODS: dict[str, Method] = {
         factors=_ether,
         trained=("u",),
         lr=6e-3,
-        exact_rank=lambda rank: 1,
+        exact_rank=lambda config: 1,
         needs_weight=True,
         starts_at_identity=False,
+        uses_rank=False,
     ),
 }

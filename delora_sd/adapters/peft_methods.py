@@ -129,20 +129,27 @@ def oft_config(config: AdapterConfig, unet: nn.Module) -> "PeftConfig":
     """
     from peft import OFTConfig
 
-    for name, layer in find_targets(unet, config.target_modules).items():
-        if isinstance(layer, nn.Conv2d):
-            raise UserError(f"adapter.target_modules: {name} is a convolution; OFT takes Linear layers only")
-        in_features = dense_weight(layer).flatten(1).shape[1]
-        if in_features % config.num_blocks:
-            raise UserError(
-                f"adapter.num_blocks: {config.num_blocks} does not divide the {in_features} inputs of {name}"
-            )
+    check_num_blocks(unet, config)
     return OFTConfig(
         r=config.num_blocks,
         oft_block_size=0,
         use_cayley_neumann=False,
         target_modules=list(config.target_modules),
     )
+
+
+def check_num_blocks(unet: nn.Module, config: AdapterConfig) -> dict[str, int]:
+    """Returns {layer: in_features}. Raises UserError unless every layer is Linear and divides into the blocks."""
+    sizes = {}
+    for name, layer in find_targets(unet, config.target_modules).items():
+        if isinstance(layer, nn.Conv2d):
+            raise UserError(f"adapter.target_modules: {name} is a convolution; OFT takes Linear layers only")
+        sizes[name] = layer.weight.shape[1]
+        if config.num_blocks < 1 or sizes[name] % config.num_blocks:
+            raise UserError(
+                f"adapter.num_blocks: {config.num_blocks} does not divide the {sizes[name]} inputs of {name}"
+            )
+    return sizes
 
 
 def read_peft_config(config: AdapterConfig) -> "PeftConfig":

@@ -31,6 +31,8 @@ def describe_run(config: TrainConfig, subject: Subject, base: Base, *, trainable
             "id": config.model.base,
             "fingerprint": base.fingerprint,
             "random_weights": base.has_random_weights,
+            "size_px": base.size_px,
+            "prediction_type": base.prediction_type,
         },
         "subject": {"name": subject.name, "class_word": subject.class_word, "is_live": subject.is_live},
         "photos": {photo.name: hash_file(photo) for photo in subject.photos},

@@ -1,0 +1,133 @@
+"""The table of methods on a base: what each computes, how much it trains, what can be done with it."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from delora_sd.adapters.adapter import create_adapter
+from delora_sd.adapters.delegated import check_known, default_learning_rate, is_packable
+from delora_sd.adapters.methods import METHODS
+from delora_sd.adapters.pack import find_targets
+from delora_sd.adapters.peft_methods import attach_peft, check_num_blocks
+from delora_sd.settings import AdapterConfig, MethodsConfig
+
+TABLE_3_LORA_RANK = 4
+"""The paper compares LoRA at two ranks."""
+
+_DELEGATED_FORMULAS = {
+    "full": "every weight is free",
+    "oft": "W R, R block-diagonal, each block (I + Q)(I − Q)⁻¹, Q = −Qᵀ",
+    "peft": "any PEFT configuration: adapter.peft_config=FILE.json",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRow:
+    """One line of the table; None where a question has no answer."""
+
+    method: str
+    size: str
+    """What decides the count: "r 16", "n 4" or nothing."""
+    formula: str
+    num_parameters: int | None
+    starts_at_identity: bool | None
+    is_packable: bool
+    exact_rank: int | None
+    lr: float
+
+
+def print_methods(config: MethodsConfig) -> None:
+    """Prints the table for one base and one set of adapter settings; only shapes are loaded, never weights.
+
+    Raises:
+        UserError: settings no layer could satisfy, or a base that is not to be had.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from delora_sd.diffusion.parts import find_base, load_unet
+
+    check_known(config.adapter)
+    unet = load_unet(find_base(config.model), device="meta", dtype=torch.float32)
+    table = Table(title=f"Methods on {config.model.base}")
+    for heading in (
+        "method",
+        "size",
+        "formula",
+        "trainable",
+        "identity\nat start",
+        "packable",
+        "exact\nLoRA rank",
+        "lr",
+    ):
+        table.add_column(heading, justify="right" if heading in ("trainable", "lr") else "left")
+    for row in method_rows(unet, config.adapter):
+        table.add_row(
+            row.method,
+            row.size,
+            row.formula,
+            "" if row.num_parameters is None else f"{row.num_parameters:,}",
+            {True: "yes", False: "no", None: ""}[row.starts_at_identity],
+            "yes" if row.is_packable else "no",
+            "none" if row.exact_rank is None else str(row.exact_rank),
+            f"{row.lr:g}",
+        )
+    # A pipe has no width: the numbers must survive `| grep` whole.
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(table)
+
+
+def method_rows(unet: nn.Module, config: AdapterConfig) -> list[MethodRow]:
+    """Returns the table for a UNet, which may be on the meta device."""
+    rows = []
+    for method in METHODS:
+        ranks = sorted({TABLE_3_LORA_RANK, config.rank}) if method == "lora" else [config.rank]
+        rows += [_own_row(unet, replace(config, method=method, rank=rank)) for rank in ranks]
+    return rows + [_delegated_row(unet, replace(config, method=method)) for method in _DELEGATED_FORMULAS]
+
+
+def _own_row(unet: nn.Module, config: AdapterConfig) -> MethodRow:
+    method = METHODS[config.method]
+    targets = find_targets(unet, config.target_modules)
+    # The count needs shapes only: weights of one zero each stand for the frozen ones.
+    weights: dict[str, Tensor] = {name: torch.zeros(()).expand(layer.weight.shape) for name, layer in targets.items()}
+    return MethodRow(
+        method=config.method,
+        size=f"r {config.rank}" if method.uses_rank else "",
+        formula=method.formula,
+        num_parameters=create_adapter(config, weights, seed=0).num_parameters(),
+        starts_at_identity=method.starts_at_identity,
+        is_packable=is_packable(config.method),
+        exact_rank=None if method.exact_rank is None else method.exact_rank(config),
+        lr=method.lr,
+    )
+
+
+def _delegated_row(unet: nn.Module, config: AdapterConfig) -> MethodRow:
+    return MethodRow(
+        method=config.method,
+        size=f"n {config.num_blocks}" if config.method == "oft" else "",
+        formula=_DELEGATED_FORMULAS[config.method],
+        num_parameters=_count_delegated(unet, config),
+        starts_at_identity=None if config.method == "peft" else True,
+        is_packable=False,
+        exact_rank=None,
+        lr=default_learning_rate(config.method),
+    )
+
+
+def _count_delegated(unet: nn.Module, config: AdapterConfig) -> int | None:
+    if config.method == "full":
+        return sum(parameter.numel() for parameter in unet.parameters())
+    if config.method == "oft":
+        return sum(_oft_parameters(size, config.num_blocks) for size in check_num_blocks(unet, config).values())
+    if config.peft_config is None:
+        return None
+    return attach_peft(unet, config, seed=0).adapters[0].num_parameters()
+
+
+def _oft_parameters(in_features: int, num_blocks: int) -> int:
+    """A skew-symmetric block of side b has b (b - 1) / 2 free entries."""
+    side = in_features // num_blocks
+    return num_blocks * side * (side - 1) // 2
