@@ -31,6 +31,14 @@ class ScoreKind:
     higher_is_better: bool | None
     """none: neither, a fact to read beside the others."""
     encoder: Literal["dino", "clip", "lpips"]
+    is_share: bool = False
+    """True: a share of pictures, shown in percent."""
+
+    def show(self, value: float | None) -> str:
+        """Returns `0.686`, or `82%` for a share."""
+        if value is None:
+            return "–"
+        return f"{value:.0%}" if self.is_share else f"{value:.3f}"
 
 
 SCORES = {
@@ -57,12 +65,14 @@ SCORES = {
         meaning="Share of pictures whose own prompt is the nearest by CLIP among all prompts of the list.",
         higher_is_better=True,
         encoder="clip",
+        is_share=True,
     ),
     "class_accuracy": ScoreKind(
         label="Class",
         meaning="Share of pictures for which CLIP prefers their own prompt to the same prompt with another class word.",
         higher_is_better=True,
         encoder="clip",
+        is_share=True,
     ),
     "diversity_dino": ScoreKind(
         label="Diversity",
@@ -87,6 +97,7 @@ SCORES = {
         meaning="Share of pictures whose nearest photo is at least as similar as the stated threshold.",
         higher_is_better=False,
         encoder="dino",
+        is_share=True,
     ),
     "drift_dino": ScoreKind(
         label="Drift",
@@ -102,7 +113,7 @@ SCORES = {
     ),
     "pres": ScoreKind(
         label="PRES",
-        meaning="Class prompts: DINO cosine of the pictures to the photos (DreamBooth). High: the class became the subject.",
+        meaning="Class prompts: DINO cosine to the subject's photos (DreamBooth). High: the class became the subject.",
         higher_is_better=False,
         encoder="dino",
     ),

@@ -31,8 +31,15 @@ def render_scores(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def _cells(line: dict[str, Any]) -> tuple[str, ...]:
-    value = "-" if line["value"] is None else f"{line['value']:.3f}"
+    kind = SCORES[line["score"]]
     stamp = " RANDOM" if line["random_weights"] or line["random_base"] else ""
-    label = SCORES[line["score"]].label
     counts = (str(line["pairs"]), str(line["images"]))
-    return (line["set"], line["protocol"], label, value + stamp, *counts, line["encoder"], line["weights"])
+    return (
+        line["set"],
+        line["protocol"],
+        kind.label,
+        kind.show(line["value"]) + stamp,
+        *counts,
+        line["encoder"],
+        line["weights"],
+    )

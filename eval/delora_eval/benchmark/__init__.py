@@ -1,1 +1,1 @@
-"""The benchmark: a grid of cells, each trained, generated and scored, then one report. It calls stages, never models."""
+"""The benchmark: a grid of cells, each trained, generated and scored, then a report. It calls stages, never models."""

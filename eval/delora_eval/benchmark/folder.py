@@ -48,6 +48,10 @@ class BenchmarkFolder:
     def claims(self) -> Path:
         return self.path / "claims"
 
+    def base(self, subject: str) -> Path:
+        """The base model's own pictures of a subject's prompts, linked into its cells."""
+        return self.path / "base" / subject
+
     @property
     def tables(self) -> Path:
         return self.path / "tables"

@@ -28,7 +28,6 @@ NOT_DECIDING = (
 SHARED_BY_A_TABLE = ("model.base", "model.revision", "model.quantization", "data.dataset")
 """Numbers beside each other mean something only when these are the same."""
 
-DELEGATED = ("full", "oft", "peft")
 _FIRST = re.compile(r"first\s+(\d+)")
 
 
@@ -184,12 +183,12 @@ def _matches(key: str, names: tuple[str, ...]) -> bool:
 
 
 def _check_method(entry: MethodEntry, train: TrainConfig) -> None:
-    from delora_sd.adapters.methods import METHODS
+    from delora_sd.adapters.delegated import check_known
 
-    known = (*METHODS, *DELEGATED)
-    method = train.adapter.method
-    if method not in known:
-        raise UserError(f"methods.{entry.name}: unknown method '{method}'{nearest_name(method, known)}")
+    try:
+        check_known(train.adapter)
+    except UserError as error:
+        raise UserError(f"methods.{entry.name}: {error}") from None
 
 
 def _check_one_table(cells: list[Cell]) -> None:

@@ -30,10 +30,13 @@ def pack_size(setting: str) -> int:
 
 
 def make_packs(folder: BenchmarkFolder, cells: Iterable[Cell], size: int) -> list[Pack]:
-    """Returns the cells in packs of at most `size`, in order; pictures made elsewhere stand alone.
+    """Returns the cells in packs of at most `size`, in order.
 
+    Methods that cannot be packed (full fine-tuning, PEFT's) and pictures made elsewhere stand alone.
     A pack goes on from the newest step that all its runs have, so only cells that are equally far share one.
     """
+    from delora_sd.adapters.delegated import is_packable
+
     groups: dict[tuple[str, int], list[Cell]] = {}
     leaders: dict[str, Cell] = {}
     for cell in cells:
@@ -43,7 +46,7 @@ def make_packs(folder: BenchmarkFolder, cells: Iterable[Cell], size: int) -> lis
     return [
         tuple(group[start : start + width])
         for group in groups.values()
-        for width in [size if group[0].train else 1]
+        for width in [size if group[0].train and is_packable(group[0].train.adapter.method) else 1]
         for start in range(0, len(group), width)
     ]
 

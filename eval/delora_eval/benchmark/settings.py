@@ -50,7 +50,7 @@ class BenchmarkConfig:
     methods: dict[str, Any] = field(default_factory=dict)
     """{name: settings}. A name that is a method needs none; else give adapter.method or a `preset` (YAML file).
     Beside training settings: `label`, `matrix`, `tune`, `scaled`. Pictures made elsewhere, one folder per subject:
-    {method: images, path: FOLDER, prompts: FILE}. Any PEFT method: {adapter.method: peft, adapter.peft_config: FILE}."""
+    {method: images, path: FOLDER, prompts: FILE}. Any PEFT method: adapter.method: peft, adapter.peft_config: FILE."""
     subjects: tuple[str, ...] = ("all",)
     """Names, `all`, or `first N` of the dataset's alphabetical list."""
     seeds: tuple[int, ...] = (0,)
@@ -69,7 +69,7 @@ class BenchmarkConfig:
     generate: dict[str, Any] = field(default_factory=dict)
     """Settings of the pictures that differ from the defaults (`delora-sd generate --help`)."""
     drift: bool = True
-    """Also generate the class prompts, without the identifier, with the adapter and with the base: what was forgotten."""
+    """Also generate the class prompts, without the identifier, with adapter and base: what was forgotten."""
     protocol: tuple[str, ...] = ("auto",)
     """Protocols to score under (`delora-sd protocols`)."""
     lpips_weights: str | None = None

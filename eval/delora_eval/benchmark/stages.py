@@ -1,15 +1,19 @@
-"""What is done to a cell: train with its pack, generate, score. Finished when the files say so, resumed by calling again.
+"""What is done to a cell: train with its pack, generate, score. Called again, it goes on.
 
 An error ends the cell, never the grid. Out of GPU memory first halves the pack or the batch.
 """
 
+import fcntl
 import gc
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from delora_eval.benchmark.folder import (
     MAX_ATTEMPTS,
@@ -25,9 +29,11 @@ from delora_eval.benchmark.packs import Pack
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.settings import ScoreConfig
 from delora_sd.errors import UserError
-from delora_sd.run_folder import RunFolder, read_json
+from delora_sd.run_folder import RunFolder, read_json, write_folder
 from delora_sd.schema import with_settings
 from delora_sd.settings import GenerateConfig, TrainConfig
+
+Result = TypeVar("Result")
 
 FIRST_BATCH = 8
 """Pictures per batch after the first out-of-memory, when the settings leave it open."""
@@ -40,7 +46,8 @@ class Stages:
     """The three functions a cell goes through; tests give their own."""
 
     train: Callable[[list[TrainConfig]], Any]
-    generate: Callable[[GenerateConfig], Any]
+    generate: Callable[[GenerateConfig], Path]
+    """Returns the folder of the picture set."""
     score: Callable[[ScoreConfig], Any]
 
 
@@ -148,44 +155,61 @@ def _evaluate(bench: Bench, cell: Cell) -> None:
 
 
 def _generate(bench: Bench, cell: Cell) -> None:
-    """Makes the pictures of every scored step; those of the base model are made once per subject."""
-    if cell.train is None:
-        return
-    shared = generate_settings(bench.config)
+    """Makes the pictures of every scored step, and those of the class prompts at the last one."""
     run = bench.folder.run(cell)
-    settings = replace(shared, run=str(run.path))
-    steps = _steps_on_disk(run, cell)
+    steps = _steps_on_disk(run, cell) if cell.train else []
+    shared = generate_settings(bench.config)
     for step in steps:
-        _generate_one(bench, _at_step(settings, step, cell))
+        if step == 0:
+            _add_base_pictures(bench, cell, shared)
+        else:
+            _generate_one(bench, _at_step(shared, run, cell, step))
     if bench.config.drift and steps:
-        _generate_one(bench, replace(_at_step(settings, steps[-1], cell), prompts=("class",)))
-        _generate_one(bench, replace(settings, prompts=("class",), strength=0.0, step=_any_step(run, cell)))
+        of_class = replace(shared, prompts=("class",))
+        if steps[-1] > 0:
+            _generate_one(bench, _at_step(of_class, run, cell, steps[-1]))
+        _add_base_pictures(bench, cell, of_class)
 
 
 def _steps_on_disk(run: RunFolder, cell: Cell) -> list[int]:
     """The scored steps that training reached: all of them, unless it diverged."""
-    reached = {0, *run.checkpoint_steps()}
     if is_trained(run, cell.train):
         return list(cell.steps)
-    return [step for step in cell.steps if step in reached and run.checkpoint_steps()]
+    return [step for step in cell.steps if step in run.checkpoint_steps()]
 
 
-def _at_step(settings: GenerateConfig, step: int, cell: Cell) -> GenerateConfig:
-    if step == 0:
-        return replace(settings, strength=0.0)
-    return replace(settings, step=None if step == cell.train.training.num_steps else step)
+def _at_step(settings: GenerateConfig, run: RunFolder, cell: Cell, step: int) -> GenerateConfig:
+    is_last = step == cell.train.training.num_steps
+    return replace(settings, run=str(run.path), step=None if is_last else step)
 
 
-def _any_step(run: RunFolder, cell: Cell) -> int | None:
-    """At strength 0 the adapter does not matter, but there must be one."""
-    return None if is_trained(run, cell.train) else run.checkpoint_steps()[-1]
+def _add_base_pictures(bench: Bench, cell: Cell, settings: GenerateConfig) -> None:
+    """Gives the cell the base model's own pictures, made once per subject and shared by hard links."""
+    run, shared = bench.folder.run(cell), bench.folder.base(cell.subject)
+    asked = replace(settings, run="base", output_dir=str(shared), model=cell.train.model, data=cell.train.data)
+    shared.mkdir(parents=True, exist_ok=True)
+    with (shared / ".in-use").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        source = _generate_one(bench, asked)
+    target = run.images / source.name
+    if not target.exists():
+        write_folder(target, lambda folder: _link_pictures(source, folder))
 
 
-def _generate_one(bench: Bench, settings: GenerateConfig) -> None:
-    def call(batch_size: int | None) -> None:
-        bench.stages.generate(replace(settings, batch_size=batch_size))
+def _link_pictures(source: Path, folder: Path) -> None:
+    for file in source.iterdir():
+        if file.suffix in (".png", ".jsonl"):
+            try:
+                os.link(file, folder / file.name)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(file, folder / file.name)
 
-    _with_smaller_batches(bench, call, settings.batch_size)
+
+def _generate_one(bench: Bench, settings: GenerateConfig) -> Path:
+    def call(batch_size: int | None) -> Path:
+        return bench.stages.generate(replace(settings, batch_size=batch_size))
+
+    return _with_smaller_batches(bench, call, settings.batch_size)
 
 
 def _score(bench: Bench, cell: Cell) -> None:
@@ -219,7 +243,7 @@ def _made_elsewhere(bench: Bench, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _with_smaller_batches(bench: Bench, call: Callable[[int | None], None], batch_size: int | None) -> None:
+def _with_smaller_batches(bench: Bench, call: Callable[[int | None], Result], batch_size: int | None) -> Result:
     """Calls with the batch size, halved whenever it does not fit; a batch of one that does not fit is an error."""
     while True:
         try:
