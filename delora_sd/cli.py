@@ -4,7 +4,12 @@ Commands come from the installed packages (entry points), so the maker never imp
 Exit code 0: done. 2: the user can fix it (one line says how). 1: our mistake (--debug shows where).
 """
 
+import errno
+import os
+import re
 import sys
+import textwrap
+import traceback
 import warnings
 from importlib.metadata import entry_points
 from typing import Any
@@ -12,31 +17,39 @@ from typing import Any
 from delora_sd import __version__
 from delora_sd.command import Command
 from delora_sd.config import describe, load_config, to_yaml
+from delora_sd.conversion import accepted
 from delora_sd.errors import UserError, nearest_name
+from delora_sd.schema import find_hint
 
-FLAGS = ("--help", "-h", "--dry-run", "--debug")
+FLAGS = ("--help", "-h", "--dry-run", "--debug", "--version")
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""What the machine's owner can fix, wherever it comes up."""
+
+_SETTING = re.compile(r"\w+(\.[^=]*)?=")
+"""`key=value` and `section.key=value`, but not a path such as runs/lr=1e-3."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
     warnings.showwarning = _show_warning
     try:
-        return _dispatch(arguments)
-    except UserError as error:
-        if debug:
-            raise
-        print(f"delora-sd: {error}", file=sys.stderr)
-        return 2
+        _dispatch(arguments)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:
+        _silence_stdout()
+        return 141
     except KeyboardInterrupt:
-        print("delora-sd: stopped; run the same command again to go on", file=sys.stderr)
+        _complain("stopped; run the same command again to go on")
         return 130
     except Exception as error:
-        if debug:
-            raise
-        print(f"delora-sd: unexpected {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
-        return 1
+        if "--debug" in arguments:
+            traceback.print_exc()
+        code, message = _explain(error)
+        _complain(message)
+        return code
 
 
 def load_commands() -> dict[str, Command]:
@@ -44,41 +57,73 @@ def load_commands() -> dict[str, Command]:
     commands: dict[str, Command] = {}
     for entry in entry_points(group="delora_sd.commands"):
         commands |= entry.load()
+    if not commands:
+        raise UserError("delora_sd is not installed; run `pip install -e .` in its folder, or bash scripts/test.sh")
     return commands
 
 
 def parse(command: Command, arguments: list[str]) -> Any:
     """Returns the command's config: YAML files left to right, then bare words, then key=value."""
     words = [argument for argument in arguments if argument not in FLAGS]
-    unknown = [word for word in words if word.startswith("-")]
-    if unknown:
-        raise UserError(f"unknown flag '{unknown[0]}'{nearest_name(unknown[0], FLAGS)}; settings are key=value")
+    _check_flags(words)
     files = [word for word in words if _is_settings_file(word)]
-    bare = [word for word in words if "=" not in word and word not in files]
+    given = [word for word in words if _SETTING.match(word)]
+    bare = [word for word in words if word not in files and word not in given]
     if len(bare) > len(command.positional):
-        accepted = ", ".join(command.positional) or "only .yaml files and key=value"
-        raise UserError(f"'{bare[-1]}' is not understood; accepted without a key: {accepted}")
+        names = ", ".join(command.positional) or "only .yaml files and key=value"
+        raise UserError(f"'{bare[-1]}' is not understood; accepted without a key: {names}")
     positional = [f"{key}={value}" for key, value in zip(command.positional, bare, strict=False)]
-    return load_config(command.config, files, positional + [word for word in words if "=" in word])
+    return load_config(command.config, files, positional + given)
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str]) -> None:
     commands = load_commands()
     name = next((argument for argument in arguments if not argument.startswith("-")), None)
     if name is None:
+        _check_flags(arguments)
         print(f"delora_sd {__version__}" if "--version" in arguments else _overview(commands))
-        return 0
+        return
     if name not in commands:
         raise UserError(f"unknown command '{name}'{nearest_name(name, tuple(commands))}")
     command, rest = commands[name], list(arguments)
     rest.remove(name)
     if "--help" in rest or "-h" in rest:
         print(_help(name, command))
-        return 0
+        return
     config = parse(command, rest)
     run = command.run if "--dry-run" not in rest else command.dry_run or _print_settings
     run(config)
-    return 0
+
+
+def _check_flags(words: list[str]) -> None:
+    unknown = [word for word in words if word.startswith("-") and word not in FLAGS]
+    if unknown:
+        close = nearest_name(unknown[0], FLAGS)
+        raise UserError(f"unknown flag '{unknown[0]}'{close} (settings are key=value, without dashes)")
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """Returns (exit code, message): 2 for what the user can fix, 1 for our mistakes."""
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return 2, f"{error.filename or 'disk'}: {error.strerror}"
+    if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
+        return 2, (
+            "out of memory; try a smaller batch_size or model.size_px, model.dtype=bf16, "
+            f"training.gradient_checkpointing=true, or free the device ({error})"
+        )
+    return 1, f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+
+
+def _complain(message: str) -> None:
+    """Whatever the message holds, it is one line."""
+    print(f"delora-sd: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _silence_stdout() -> None:
+    """The reader has gone (`| head`): what is still buffered must not fail when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_settings(config: Any) -> None:
@@ -108,10 +153,11 @@ def _help(name: str, command: Command) -> str:
     lines = [f"delora-sd {name} {words} [CONFIG.yaml ...] [key=value ...]".replace("  ", " "), "", command.summary]
     lines += [f"Example: {command.example}", "", "Settings (key=default):"]
     for key, default, doc in describe(command.config):
-        lines += [f"  {key}={default}"] + ([f"      {doc}"] if doc else [])
+        lines.append(f"  {key}={default}  ({accepted(find_hint(command.config, tuple(key.split('.'))))})")
+        lines += textwrap.wrap(doc, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     lines += ["", "Flags: --dry-run prints the resolved settings and stops; --debug shows tracebacks."]
     return "\n".join(lines)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"delora-sd: warning: {message}", file=sys.stderr)
+    _complain(f"warning: {message}")

@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
+from delora_sd.conversion import Word, is_text, natural, reads_as_nothing
 from delora_sd.errors import UserError
-from delora_sd.schema import Config, Word, find_hint, is_text, natural, reads_as_nothing, with_settings
+from delora_sd.schema import Config, find_hint, with_settings
 
 MAX_YAML_BYTES = 1_000_000
 """No settings file is this large; a larger one is a mistake or an attack."""

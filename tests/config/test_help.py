@@ -31,7 +31,7 @@ def test_help_prints_every_setting_with_its_default(name, capsys):
     assert main([name, "--help"]) == 0
     printed = capsys.readouterr().out
     for key, default, doc in describe(COMMANDS[name].config):
-        assert f"  {key}={default}\n" in printed + "\n"
+        assert f"\n  {key}={default}  (" in printed
         assert doc in " ".join(printed.split()) or not doc
 
 
