@@ -3,11 +3,13 @@
 import fcntl
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from delora_sd.atomic import remove_leftovers
 from delora_sd.data.prompts import Prompt, class_prompt
 from delora_sd.diffusion.cache import cache_folder
 from delora_sd.diffusion.parts import Base, resolve_device, resolve_dtype
@@ -81,5 +83,9 @@ def _waiting_for(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cache folder {folder}: {error.strerror or error}; set DELORA_SD_CACHE to another") from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            warnings.warn(f"{folder}: this disk has no locks; let one process make the class images", stacklevel=2)
+        remove_leftovers(folder)
         yield

@@ -1,5 +1,6 @@
 """Class images are made once, shared, and resumed."""
 
+import socket
 import threading
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_lost_pictures_come_back_with_the_same_bytes(base: Base):
     victim.unlink()
     _ensure(base, 3)
     assert victim.read_bytes() == content
+
+
+def test_what_a_crash_left_half_written_is_cleared(base: Base):
+    folder = _ensure(base, 1)
+    dead = next(pid for pid in range(4_000_000, 1, -1) if not Path(f"/proc/{pid}").exists())
+    leftover = folder / f".partial-{socket.gethostname()}~{dead}~0001.png"
+    leftover.write_bytes(b"half a picture")
+    assert len(list(_ensure(base, 1).glob("*.png"))) == 1
 
 
 def test_other_class_prompt_or_base_is_another_folder(base: Base, tmp_path: Path):
