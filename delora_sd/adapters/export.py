@@ -12,7 +12,6 @@ from delora_sd.adapters.balance import balanced
 from delora_sd.adapters.factors import Factors
 from delora_sd.adapters.formats import OWN_TYPE, load_adapter, read_adapter_config
 from delora_sd.adapters.full_finetuning import FULL_TYPE
-from delora_sd.adapters.layers import dense_weight
 from delora_sd.adapters.lora_files import PlainLayers, write_diffusers, write_kohya, write_peft
 from delora_sd.adapters.merging import check_strength
 from delora_sd.adapters.methods import METHODS
@@ -20,6 +19,7 @@ from delora_sd.adapters.pack import ADAPTABLE
 from delora_sd.adapters.peft_layout import PEFT_TYPES
 from delora_sd.adapters.plain_lora import PlainLayer
 from delora_sd.adapters.provenance import describe_adapter, find_run
+from delora_sd.adapters.quantization import dense_weight
 from delora_sd.adapters.updates import check_shapes, find_adapter, load_updates
 from delora_sd.config import load_config
 from delora_sd.errors import UserError

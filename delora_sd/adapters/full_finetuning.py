@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from delora_sd.adapters.layers import is_quantized
 from delora_sd.adapters.pack import ADAPTABLE, find_targets
 from delora_sd.adapters.peft_layout import CONFIG_FILE
+from delora_sd.adapters.quantization import is_quantized
 from delora_sd.errors import UserError
 from delora_sd.run_folder import write_folder, write_json
 from delora_sd.settings import AdapterConfig

@@ -3,11 +3,11 @@
 Shapes: K adapters, B samples in all (B / K each, adapter 0's first), R rank of the factors.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from delora_sd.adapters.factors import Factors
+from delora_sd.adapters.quantization import dense_weight
 
 
 class AdaptedLinear(nn.Module):
@@ -63,20 +63,9 @@ def adapt_layer(layer: nn.Module) -> AdaptedLayer:
     return AdaptedConv2d(layer) if isinstance(layer, nn.Conv2d) else AdaptedLinear(layer)
 
 
-def dense_weight(layer: nn.Module) -> Tensor:
-    """Returns the frozen weight in its own shape, detached; a quantised one de-quantised."""
-    weight = layer.weight.detach()
-    return weight.dequantize() if is_quantized(layer) else weight
-
-
 def flat_weight(layer: nn.Module) -> Tensor:
     """Returns the frozen weight as (out, in); a k x k convolution as (out, in * k * k)."""
     return dense_weight(layer).flatten(1)
-
-
-def is_quantized(layer: nn.Module) -> bool:
-    """True when the weight is stored by torchao in 8 or 4 bits: a tensor subclass that knows how to de-quantise."""
-    return type(layer.weight.data) is not Tensor
 
 
 def _add_update(base: nn.Linear, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
@@ -93,8 +82,12 @@ def _add_update(base: nn.Linear, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
 
 
 def _scale_rows(y: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Scales the weight's rows, not the bias (DoRA): scale * (y - b) + b."""
-    return y * scale if bias is None else torch.addcmul(bias * (1 - scale), y, scale)
+    """Scales the weight's rows, not the bias (DoRA): scale * (y - b) + b.
+
+    `scale` is fp32: a magnitude learns in steps below what bf16 can tell from 1.
+    """
+    scaled = y * scale if bias is None else y * scale + bias * (1 - scale)
+    return scaled.to(y.dtype)
 
 
 def _side_by_side(x: Tensor, num_adapters: int) -> Tensor:

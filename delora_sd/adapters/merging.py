@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from delora_sd.adapters.layers import dense_weight, is_quantized
+from delora_sd.adapters.quantization import dense_weight, is_quantized
 from delora_sd.adapters.updates import Update, load_updates
 from delora_sd.errors import UserError
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from delora_sd.adapters.adapter import Adapter, create_adapter
 from delora_sd.adapters.factors import Factors, update_norm
-from delora_sd.adapters.layers import AdaptedLayer, adapt_layer, dense_weight, flat_weight
+from delora_sd.adapters.layers import AdaptedLayer, adapt_layer, flat_weight
 from delora_sd.adapters.methods import METHODS
+from delora_sd.adapters.quantization import dense_weight, weight_dtype
 from delora_sd.errors import UserError
 from delora_sd.settings import AdapterConfig
 
@@ -32,9 +33,9 @@ class AdapterPack(nn.Module):
         """Gives every layer its factors (K, R, in) and (K, out, R), once per step, in a few kernels per shape."""
         for index, group in enumerate(self.adapters[0].groups):
             factors = self._group_factors(index)
-            dtype = self._layers[group.layers[0]].base.weight.dtype
-            dtype = dtype if dtype.is_floating_point else torch.float32
-            per_layer = [[None] * len(group.layers) if part is None else part.to(dtype).unbind(0) for part in factors]
+            dtype = weight_dtype(self._layers[group.layers[0]].base)
+            in_base_dtype = Factors(factors.down.to(dtype), factors.up.to(dtype), factors.scale)
+            per_layer = [[None] * len(group.layers) if part is None else part.unbind(0) for part in in_base_dtype]
             for position, name in enumerate(group.layers):
                 self._layers[name].factors = Factors(*(part[position] for part in per_layer))
 

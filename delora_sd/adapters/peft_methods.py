@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from delora_sd.adapters.full_finetuning import compute_in
-from delora_sd.adapters.layers import dense_weight
 from delora_sd.adapters.pack import ADAPTABLE, find_targets
 from delora_sd.adapters.peft_layout import CONFIG_FILE, PEFT_FILE, PREFIX
+from delora_sd.adapters.quantization import dense_weight, is_quantized
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.run_folder import read_json, write_folder, write_json
 from delora_sd.settings import AdapterConfig
@@ -107,6 +107,8 @@ def attach_peft(unet: nn.Module, config: AdapterConfig, *, seed: int) -> PeftPac
     from peft import get_peft_model
 
     unet.requires_grad_(False)
+    if any(isinstance(module, ADAPTABLE) and is_quantized(module) for module in unet.modules()):
+        raise UserError(f"adapter.method: {config.method} has no quantised base; use model.quantization=none")
     peft_config = oft_config(config, unet) if config.method == "oft" else read_peft_config(config)
     dtype = next(unet.parameters()).dtype
     with torch.random.fork_rng():

@@ -13,6 +13,7 @@ from delora_sd.adapters.factors import Factors, dense_update, row_norms
 from delora_sd.adapters.formats import CONFIG_FILE, OWN_TYPE, load_adapter, read_adapter_config
 from delora_sd.adapters.methods import METHODS, LayerSpec, Tensors
 from delora_sd.adapters.plain_lora import PlainLayer, read_plain_lora
+from delora_sd.adapters.quantization import weight_shape
 from delora_sd.errors import UserError
 from delora_sd.run_folder import RunFolder
 from delora_sd.settings import AdapterConfig
@@ -94,8 +95,7 @@ def check_shapes(shapes: dict[str, tuple[int, ...]], unet: nn.Module, *, source:
     missing = [layer for layer in shapes if layer not in modules]
     if missing:
         raise UserError(f"{source} was made for another base: this UNet has no layer '{missing[0]}'")
-    # A quantised weight keeps the shape of the weight it stands for.
-    here = {layer: tuple(modules[layer].weight.shape) for layer in shapes}
+    here = {layer: weight_shape(modules[layer]) for layer in shapes}
     differing = [layer for layer, shape in shapes.items() if here[layer] != tuple(shape)]
     if differing:
         named = "; ".join(f"{layer} is {shapes[layer]} there, {here[layer]} here" for layer in differing[:3])
