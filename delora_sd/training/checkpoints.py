@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from delora_sd.adapters.formats import load_adapter, save_adapter
+from delora_sd.adapters.formats import restore_adapter, save_adapter
 from delora_sd.run_folder import RunFolder, read_json, write_folder, write_json
 
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -29,7 +29,7 @@ def save_checkpoint(
 def load_checkpoint(run: RunFolder, step: int, adapter: nn.Module, optimizer: torch.optim.Optimizer) -> float:
     """Restores the adapter and its optimizer state bit for bit; returns the loss scale."""
     folder = run.checkpoint(step)
-    adapter.copy_from(load_adapter(folder / "adapter").layer_tensors())
+    restore_adapter(adapter, folder / "adapter")
     saved = load_file(folder / OPTIMIZER_FILE)
     fused = optimizer.param_groups[0].get("fused")
     for index, parameter in enumerate(adapter.parameters()):

@@ -15,7 +15,7 @@ UNDECAYED = ("boundary", "magnitude")
 def build_optimizer(
     adapters: list[nn.Module], configs: list[OptimizerConfig], default_lr: float, device: torch.device
 ) -> torch.optim.Optimizer:
-    """Returns an AdamW whose parameter groups carry `adapter` (its index) and `base_lr`."""
+    """Returns an AdamW whose parameter groups carry `adapter` (its index), `base_lr` and `is_boundary`."""
     groups = []
     for index, (adapter, config) in enumerate(zip(adapters, configs, strict=True)):
         groups += _parameter_groups(adapter, config, default_lr, index)
@@ -24,23 +24,24 @@ def build_optimizer(
 
 def _parameter_groups(adapter: nn.Module, config: OptimizerConfig, default_lr: float, index: int) -> list[dict]:
     """Directions at `lr` with decay, scales without, the boundary at its own rate."""
-    by_kind: dict[tuple[float, float], list[nn.Parameter]] = {}
-    lr = default_lr if config.lr is None else config.lr
+    by_kind: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in adapter.parameters_by_name():
-        rate = config.boundary_lr if name == "boundary" else lr
         decay = 0.0 if name in UNDECAYED else config.weight_decay
-        by_kind.setdefault((rate, decay), []).append(parameter)
+        by_kind.setdefault((name == "boundary", decay), []).append(parameter)
+    lr = default_lr if config.lr is None else config.lr
+    rates = {True: config.boundary_lr, False: lr}
     return [
         {
             "params": parameters,
-            "lr": rate,
-            "base_lr": rate,
+            "lr": rates[is_boundary],
+            "base_lr": rates[is_boundary],
+            "is_boundary": is_boundary,
             "weight_decay": decay,
             "betas": tuple(config.betas),
             "eps": config.eps,
             "adapter": index,
         }
-        for (rate, decay), parameters in by_kind.items()
+        for (is_boundary, decay), parameters in by_kind.items()
     ]
 
 

@@ -36,7 +36,8 @@ class TrainingProgress:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
+        if self._is_live:
+            self._bar.stop()
 
     def update(self, step: int, *, loss: float, images_per_second: float) -> None:
         if self._is_live:

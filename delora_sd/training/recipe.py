@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
 from delora_sd.adapters.delegated import attach_method, default_learning_rate
 from delora_sd.adapters.export import export_defaults
 from delora_sd.adapters.formats import save_adapter
+from delora_sd.adapters.quantization import quantize_linears
 from delora_sd.config import to_yaml
 from delora_sd.data.subjects import Subject, load_subject
-from delora_sd.diffusion.parts import Base, find_base, load_noise_scheduler, load_unet, resolve_dtype
+from delora_sd.diffusion.parts import Base, find_base, load_noise_scheduler, load_unet, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.run_folder import RunFolder, read_json, read_lines, write_json, write_lines, write_text
 from delora_sd.settings import TrainConfig
@@ -100,9 +100,11 @@ def _train_on_base(
         default_learning_rate(first.adapter.method),
         device,
     )
+    start_step = last_common_step(runs)
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        _open_run_folders(runs, configs, subjects, base, pack)
-    start_step, scales = _resume(runs, pack, optimizer, dtype)
+        _open_run_folders(runs, configs, subjects, base, pack, start_step=start_step)
+    scales = _resume(runs, pack, optimizer, dtype, start_step=start_step)
     scheduler = load_noise_scheduler(base)
     session = Session(
         accelerator=accelerator,
@@ -137,6 +139,7 @@ def _train_on_base(
             run_loop(session, reporter, start_step=start_step)
     if accelerator.is_main_process and not reporter.stop_requested:
         _finish(runs, configs, pack, session.diverged, seconds=time.monotonic() - began)
+    accelerator.wait_for_everyone()  # nobody looks for the result before it is written
 
 
 def _accelerator(config: TrainConfig, run: RunFolder) -> Accelerator:
@@ -146,10 +149,10 @@ def _accelerator(config: TrainConfig, run: RunFolder) -> Accelerator:
         torch.backends.cudnn.allow_tf32 = config.training.allow_tf32
     tracker = config.training.tracker
     accelerator = Accelerator(
+        cpu=resolve_device().type == "cpu",  # or several CPU processes would each believe to be alone
         mixed_precision="no",
         log_with=None if tracker == "none" else tracker,
         project_dir=run.path,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     shares = accelerator.num_processes * config.training.gradient_accumulation
     if config.training.batch_size % shares:
@@ -165,6 +168,7 @@ def _accelerator(config: TrainConfig, run: RunFolder) -> Accelerator:
 
 def _training_unet(config: TrainConfig, base: Base, device: torch.device, dtype: torch.dtype) -> nn.Module:
     unet = load_unet(base, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    quantize_linears(unet, config.model.quantization)
     if config.training.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         unet.train()  # diffusers checkpoints only in training mode; these UNets have no active dropout
@@ -173,25 +177,23 @@ def _training_unet(config: TrainConfig, base: Base, device: torch.device, dtype:
     return unet
 
 
-def _open_run_folders(runs, configs, subjects, base: Base, pack: nn.Module) -> None:
+def _open_run_folders(runs, configs, subjects, base: Base, pack: nn.Module, *, start_step: int) -> None:
+    """Writes settings and manifest; events later than the step training resumes from are forgotten."""
     for run, config, subject, adapter in zip(runs, configs, subjects, pack.adapters, strict=True):
         (run.path / "failed.json").unlink(missing_ok=True)
         write_text(run.config, to_yaml(config))
         manifest = describe_run(config, subject, base, trainable_parameters=adapter.num_parameters())
         write_json(run.manifest, manifest)
-
-
-def _resume(runs: list[RunFolder], pack: nn.Module, optimizer, dtype: torch.dtype) -> tuple[int, list[float]]:
-    """Restores the newest step every run has; later events are forgotten. Returns (step, loss scales)."""
-    step = last_common_step(runs)
-    initial = FP16_LOSS_SCALE if dtype == torch.float16 else 1.0
-    for run in runs:
         if run.events.exists():
-            write_lines(run.events, [event for event in read_lines(run.events) if event["step"] <= step])
-    if step == 0:
-        return 0, [initial] * len(runs)
-    return step, [
-        load_checkpoint(run, step, adapter, optimizer) for run, adapter in zip(runs, pack.adapters, strict=True)
+            write_lines(run.events, [event for event in read_lines(run.events) if event["step"] <= start_step])
+
+
+def _resume(runs: list[RunFolder], pack: nn.Module, optimizer, dtype: torch.dtype, *, start_step: int) -> list[float]:
+    """Restores every adapter at the step; returns the loss scales."""
+    if start_step == 0:
+        return [FP16_LOSS_SCALE if dtype == torch.float16 else 1.0] * len(runs)
+    return [
+        load_checkpoint(run, start_step, adapter, optimizer) for run, adapter in zip(runs, pack.adapters, strict=True)
     ]
 
 

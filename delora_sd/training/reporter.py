@@ -144,7 +144,8 @@ class Reporter:
             self.progress.say(f"{self.runs[index].path}: {self.diverged[index]}; its last checkpoint is kept")
 
     def _rate(self, index: int) -> float:
-        return next(group["lr"] for group in self.optimizer.param_groups if group["adapter"] == index)
+        groups = [group for group in self.optimizer.param_groups if group["adapter"] == index]
+        return next(group["lr"] for group in groups if not group["is_boundary"])
 
     def _images_per_second(self, step: int) -> float:
         """Photos and class images per second over all adapters since the last log line."""
