@@ -103,14 +103,16 @@ def _train_one(config: TrainConfig, failures: Failures) -> None:
         append_line(run.path.parents[2] / "trainings.jsonl", {"run": run.path.name})
 
 
-def _generate(config: GenerateConfig) -> None:
-    run = RunFolder(Path(config.run))
-    train = load_config(TrainConfig, [run.config], [])
-    step = 0 if config.strength == 0 else config.step
+def _generate(config: GenerateConfig) -> Path:
+    if config.run == "base":
+        output, step, word = Path(config.output_dir), 0, config.data.subject
+    else:
+        output, step = Path(config.run), config.step
+        word = load_config(TrainConfig, [RunFolder(output).config], []).data.class_word
     kind = "class" if config.prompts == ("class",) else "subject"
-    folder = run.images / f"{kind}-{'final' if step is None else step}"
+    folder = RunFolder(output).images / f"{kind}-{'final' if step is None else step}"
     if (folder / "images.jsonl").exists():
-        return
+        return folder
     _pause()
 
     def write(target: Path) -> None:
@@ -118,13 +120,14 @@ def _generate(config: GenerateConfig) -> None:
         for index, template in enumerate(PROMPTS):
             name = f"{index:02d}-picture-s0.png"
             Image.new("RGB", (16, 16), (40 * index, 90, (step or 99) % 255)).save(target / name)
-            words = f"qwe {train.data.class_word}" if kind == "subject" else "dog"
+            words = f"qwe {word}" if kind == "subject" else "dog"
             lines.append(
                 {"file": name, "prompt": template.format(words), "prompt_index": index, "seed": 0, "step": step}
             )
         (target / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     write_folder(folder, write)
+    return folder
 
 
 def _score(config: ScoreConfig) -> None:

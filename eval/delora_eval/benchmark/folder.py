@@ -61,6 +61,11 @@ class BenchmarkFolder:
         return self.path / "figures"
 
     @property
+    def norms(self) -> Path:
+        """Weight norms of the base model (Fig. 4)."""
+        return self.path / "weight_norms.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
