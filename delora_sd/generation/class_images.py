@@ -14,10 +14,11 @@ from delora_sd.data.prompts import Prompt, class_prompt
 from delora_sd.diffusion.cache import cache_folder
 from delora_sd.diffusion.parts import Base, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
+from delora_sd.generation.model import load_model
 from delora_sd.generation.pictures import PictureWriter
 from delora_sd.generation.progress import ImageProgress
 from delora_sd.generation.requests import ImageRequest, SamplingSettings, slug
-from delora_sd.generation.sampler import Sampler, default_batch_size, load_sampler, render_images
+from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
 from delora_sd.run_folder import write_json
 from delora_sd.settings import DataConfig, ModelConfig
 
@@ -48,7 +49,8 @@ def ensure_class_images(base: Base, model: ModelConfig, data: DataConfig, *, cla
         missing = [request for request in requests if not request.file.exists()]
         if missing:
             write_json(folder / "class_images.json", facts | {"base_name": base.name})
-            _draw(requests, len(missing), load_sampler(base, [text], sampling, device=device, dtype=dtype), facts, base)
+            sampler = load_model(base, device=device, dtype=dtype).sampler([text], sampling)
+            _draw(requests, len(missing), sampler, facts, base)
     return folder
 
 

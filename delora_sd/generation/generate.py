@@ -5,8 +5,9 @@ from pathlib import Path
 
 from delora_sd.adapters.merging import check_strength, merged_adapters
 from delora_sd.data.prompts import load_prompts
-from delora_sd.diffusion.parts import find_base, resolve_device, resolve_dtype
+from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
+from delora_sd.generation.model import ModelKeeper
 from delora_sd.generation.pictures import PictureWriter
 from delora_sd.generation.progress import ImageProgress
 from delora_sd.generation.requests import (
@@ -18,7 +19,7 @@ from delora_sd.generation.requests import (
     plan_requests,
     write_listing,
 )
-from delora_sd.generation.sampler import Sampler, default_batch_size, load_sampler, render_images
+from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
 from delora_sd.generation.sources import find_source, hash_adapter
 from delora_sd.run_folder import RunFolder, append_line, read_lines
 from delora_sd.settings import GenerateConfig
@@ -26,8 +27,11 @@ from delora_sd.settings import GenerateConfig
 MAX_SEED = 2**63 - 1
 
 
-def generate(config: GenerateConfig) -> Path:
+def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
     """Returns the folder of the image set, with every picture that was asked for; the same call again resumes.
+
+    Args:
+        keeper: Give the same one to many calls, and a base they share is loaded once.
 
     Raises:
         UserError: settings, prompts, an adapter or a base model that cannot work; a disk that is full.
@@ -37,7 +41,8 @@ def generate(config: GenerateConfig) -> Path:
     prompts = load_prompts(
         config.prompts, identifier=source.identifier, class_word=source.class_word, is_live=source.is_live
     )
-    base = find_base(source.model)
+    keeper = keeper or ModelKeeper()
+    base = keeper.find(source.model)
     device = resolve_device()
     dtype = resolve_dtype(source.model.dtype, device)
     sampling = _sampling(config, base.size_px)
@@ -45,7 +50,7 @@ def generate(config: GenerateConfig) -> Path:
         source.images,
         prompts,
         base=base,
-        dtype=str(dtype),
+        precision=f"{dtype}, {source.model.quantization}",
         sampling=sampling,
         adapters={hash_adapter(path): strength for path, strength in source.adapters.items()},
         step=source.step,
@@ -55,10 +60,14 @@ def generate(config: GenerateConfig) -> Path:
     with RunFolder(image_set.folder).lock():
         finished = finished_files(image_set)
         if any(request.file.name not in finished for request in requests):
-            texts = [prompt.text for prompt in prompts]
-            sampler = load_sampler(base, texts, sampling, device=device, dtype=dtype)
-            if config.compile:
-                sampler.unet.compile(dynamic=False)
+            model = keeper.load(
+                base,
+                device=device,
+                dtype=dtype,
+                quantization=source.model.quantization,
+                is_compiled=config.compile,
+            )
+            sampler = model.sampler([prompt.text for prompt in prompts], sampling)
             with merged_adapters(sampler.unet, source.adapters):
                 _draw(requests, finished, image_set, sampler, config.batch_size or default_batch_size(device))
             write_listing(image_set, read_lines(image_set.listing))

@@ -62,7 +62,7 @@ def describe_set(
     prompts: Sequence[Prompt],
     *,
     base: Base,
-    dtype: str,
+    precision: str,
     sampling: SamplingSettings,
     adapters: Mapping[str, float],
     step: int | None,
@@ -70,6 +70,7 @@ def describe_set(
     """Returns the set's folder in `images`, named by all that decides its pictures, and their common facts.
 
     Args:
+        precision: Of the UNet: dtype and quantisation.
         adapters: {hash of the adapter's files: strength}, the main one first; those of strength 0 change nothing and
             do not count. None left: the base model's own pictures, named alike whatever run they were asked of.
         step: Of the checkpoint; none: the final adapter.
@@ -80,7 +81,7 @@ def describe_set(
     decisive = {
         "adapters": sorted(active.items()),
         "base": base.fingerprint,
-        "dtype": dtype,
+        "precision": precision,
         "prompts": [prompt.text for prompt in prompts],
         **asdict(sampling),
     }

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from delora_sd.diffusion.cache import encode_prompts
-from delora_sd.diffusion.parts import Base, load_noise_scheduler, load_text_encoder, load_unet, load_vae
+from delora_sd.diffusion.parts import Base, load_text_encoder
 from delora_sd.errors import UserError
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
 
@@ -40,21 +40,6 @@ class Sampler:
     embeddings: Mapping[str, Float[Tensor, "tokens dim"]]
     """Of every prompt, and of the negative prompt."""
     sampling: SamplingSettings
-
-
-def load_sampler(
-    base: Base, texts: Sequence[str], sampling: SamplingSettings, *, device: torch.device, dtype: torch.dtype
-) -> Sampler:
-    """Returns a sampler for these prompts; the text encoder is gone again before the UNet is loaded."""
-    embeddings = embed_texts(base, texts, sampling, device=device, dtype=dtype)
-    unet = load_unet(base, device=device, dtype=dtype)
-    return Sampler(
-        unet=unet.to(memory_format=torch.channels_last) if device.type == "cuda" else unet,
-        vae=load_vae(base, device=device, dtype=dtype),
-        scheduler_config=load_noise_scheduler(base).config,
-        embeddings=embeddings,
-        sampling=sampling,
-    )
 
 
 def embed_texts(

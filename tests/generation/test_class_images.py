@@ -41,7 +41,7 @@ def test_shared_when_there_and_extended_when_more_are_wanted(base: Base, monkeyp
     before = {file: file.read_bytes() for file in folder.glob("*.png")}
     assert _ensure(base, 4) == folder and len(list(folder.glob("*.png"))) == 4
     assert all(file.read_bytes() == content for file, content in before.items())
-    monkeypatch.setattr(module, "load_sampler", None)  # would raise if a model were loaded
+    monkeypatch.setattr(module, "load_model", None)  # would raise if a model were loaded
     assert _ensure(base, 3, identifier="another") == folder
 
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from delora_sd.errors import UserError
-from delora_sd.generation import generate as generate_module
+from delora_sd.generation import model as model_module
 from delora_sd.generation import pictures
 from delora_sd.generation.generate import generate
+from delora_sd.generation.model import ModelKeeper
 from delora_sd.run_folder import read_lines, write_bytes
 from delora_sd.settings import DataConfig, ModelConfig
 
@@ -67,7 +68,7 @@ def test_png_says_how_it_was_made_and_that_it_means_nothing(config):
 def test_again_draws_nothing(config, monkeypatch: pytest.MonkeyPatch):
     folder = generate(config())
     before = _hashes(folder)
-    monkeypatch.setattr(generate_module, "load_sampler", None)  # would raise if a model were loaded
+    monkeypatch.setattr(model_module, "load_model", None)  # would raise if a model were loaded
     assert generate(config()) == folder and _hashes(folder) == before
 
 
@@ -139,6 +140,18 @@ def test_peft_folder_takes_base_and_prompts_from_the_settings(config, run: Path,
     folder = generate(config(run=str(run / "adapter"), output_dir=str(tmp_path), data=DataConfig(class_word="dog")))
     assert folder.parent == tmp_path / "images"
     assert _hashes(folder) == _hashes(generate(config()))
+
+
+def test_a_kept_model_draws_the_same_pictures_and_is_loaded_once(config, tmp_path: Path, monkeypatch):
+    """Adapters are merged in and taken out again in between: nothing of one may stay for the next."""
+    loads, load_model = [], model_module.load_model
+    monkeypatch.setattr(model_module, "load_model", lambda *a, **k: loads.append(1) or load_model(*a, **k))
+    keeper = ModelKeeper()
+    sets = ({}, {"step": 5}, {"strength": 0.0}, {"prompts": ("a wet {class_word}",)})
+    kept = [generate(config(output_dir=str(tmp_path / "kept"), **changes), keeper) for changes in sets]
+    assert len(loads) == 1
+    for folder, changes in zip(kept, sets, strict=True):
+        assert _hashes(folder) == _hashes(generate(config(**changes)))
 
 
 def test_extra_adapter_is_added(config, run: Path):
@@ -216,6 +229,6 @@ def test_second_process_is_told_who_holds_the_set(config, monkeypatch: pytest.Mo
         monkeypatch.undo()
         generate(replace(settings))
 
-    monkeypatch.setattr(generate_module, "load_sampler", meanwhile)
+    monkeypatch.setattr(model_module, "load_model", meanwhile)
     with pytest.raises(UserError, match="is in use by process"):
         generate(settings)

@@ -30,7 +30,7 @@ BASE = Base(
 )
 SAMPLING = SamplingSettings(num_inference_steps=25, guidance=7.5, negative_prompt="", size_px=32)
 PROMPTS = [Prompt(index=i, template=text, text=text) for i, text in enumerate(("a qwe dog", "a <b>dog</b>/../x", "犬"))]
-USUAL = {"base": BASE, "dtype": "fp32", "sampling": SAMPLING, "adapters": {"abc": 1.0}, "step": None}
+USUAL = {"base": BASE, "precision": "fp32", "sampling": SAMPLING, "adapters": {"abc": 1.0}, "step": None}
 
 
 def _name(prompts=PROMPTS, **changes) -> str:
@@ -47,7 +47,7 @@ def test_set_is_named_by_step_and_all_that_decides_a_picture():
         _name(base=replace(BASE, fingerprint="f01")),
         _name(sampling=replace(SAMPLING, guidance=5.0)),
         _name(sampling=replace(SAMPLING, negative_prompt="blurry")),
-        _name(dtype="bf16"),
+        _name(precision="bf16"),
         _name(prompts=PROMPTS[:2]),
     ]
     assert len({name.rpartition("-")[2] for name in names if "step" not in name}) == len(names) - 1

@@ -12,8 +12,9 @@ from delora_sd.data.prompts import Prompt
 from delora_sd.diffusion.parts import find_base
 from delora_sd.errors import UserError
 from delora_sd.generation import sampler as sampler_module
+from delora_sd.generation.model import load_model
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
-from delora_sd.generation.sampler import Sampler, initial_latents, load_sampler, render_images, sample_images
+from delora_sd.generation.sampler import Sampler, initial_latents, render_images, sample_images
 from delora_sd.settings import ModelConfig
 
 TEXTS = [f"a photo of qwe dog number {i}" for i in range(14)]
@@ -22,9 +23,8 @@ SAMPLING = SamplingSettings(num_inference_steps=4, guidance=7.5, negative_prompt
 
 
 def _load(folder: Path, texts: list[str] = TEXTS) -> Sampler:
-    return load_sampler(
-        find_base(ModelConfig(base=str(folder))), texts, SAMPLING, device=torch.device("cpu"), dtype=torch.float32
-    )
+    base = find_base(ModelConfig(base=str(folder)))
+    return load_model(base, device=torch.device("cpu"), dtype=torch.float32).sampler(texts, SAMPLING)
 
 
 @pytest.fixture(scope="module")
