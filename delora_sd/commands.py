@@ -34,6 +34,12 @@ def _methods(config: settings.MethodsConfig) -> None:
     print_methods(config)
 
 
+def _doctor(config: settings.DoctorConfig) -> None:
+    from delora_sd.doctor import examine
+
+    examine(config)
+
+
 COMMANDS = {
     "train": Command(
         summary="Fine-tune Stable Diffusion on one subject.",
@@ -67,5 +73,11 @@ COMMANDS = {
         config=settings.MethodsConfig,
         run=_methods,
         example="delora-sd methods model.base=sd15-architecture",
+    ),
+    "doctor": Command(
+        summary="What this machine can run, what is missing, and what to do about it.",
+        config=settings.DoctorConfig,
+        run=_doctor,
+        example="delora-sd doctor model.base=stable-diffusion-v1-5/stable-diffusion-v1-5",
     ),
 }

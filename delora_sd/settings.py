@@ -229,3 +229,15 @@ class MethodsConfig:
 
     model: ModelConfig = field(default_factory=lambda: ModelConfig(base="sd15-architecture"))
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """What this machine can run, and what to do about what is missing."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The base you mean to use."""
+    dataset: str = "data/dreambooth"
+    """Folder of the DreamBooth dataset."""
+    self_test: bool = True
+    """Train an adapter on the bundled miniature for two steps and generate a picture: about 10 seconds."""
