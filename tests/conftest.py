@@ -3,9 +3,13 @@
 import os
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
+
+# Every docstring claim about shapes is executed.
+jaxtyping.install_import_hook("delora_sd.adapters.factors", "beartype.beartype")
 
 
 @pytest.fixture(scope="session")
