@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT = 460, 260
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 36
-"""Plot margins, in SVG units; at a figure width of 460 px one unit is one pixel."""
+WIDTH, HEIGHT = 360, 216
+LEFT, RIGHT, TOP, BOTTOM = 42, 8, 10, 34
+"""Plot margins, in SVG units; a figure 360 px wide shows one unit as one pixel."""
 
 MAX_POINTS = 400
 """Points drawn per line; longer series are thinned evenly, first and last kept."""
@@ -45,7 +45,7 @@ def line_chart(
     series = [_thin([(x, y) for x, y in line.points if math.isfinite(x) and math.isfinite(y)]) for line in lines]
     xs = [x for points in series for x, _ in points]
     ys = [y for points in series for _, y in points] + [rule.y for rule in rules] + ([0.0] if from_zero else [])
-    x_ticks, y_ticks = nice_ticks(min(xs), max(xs), count=6), nice_ticks(min(ys), max(ys), count=5)
+    x_ticks, y_ticks = nice_ticks(min(xs), max(xs), count=5), nice_ticks(min(ys), max(ys), count=5)
     x_scale = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
     y_scale = _scale(min(ys + y_ticks), max(ys + y_ticks), HEIGHT - BOTTOM, TOP)
     parts = [
@@ -141,6 +141,6 @@ def _path(points: Sequence[tuple[float, float]], line: Line, x_scale, y_scale) -
     place = [f"{x_scale(x):.1f} {y_scale(y):.1f}" for x, y in points]
     title = Markup("<title>{}</title>").format(line.label) if line.label else Markup("")
     if line.dots or len(place) == 1:
-        dots = [Markup('<circle cx="{}" cy="{}" r="2.6"/>').format(*point.split()) for point in place]
+        dots = [Markup('<circle cx="{}" cy="{}" r="2.2"/>').format(*point.split()) for point in place]
         return Markup('<g class="dot {}">{}{}</g>').format(line.look, title, Markup("").join(dots))
     return Markup('<path class="line {}" d="M{}">{}</path>').format(line.look, " L".join(place), title)

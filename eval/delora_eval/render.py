@@ -14,14 +14,17 @@ from delora_sd import __version__
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render_page(template: str, **values: Any) -> str:
-    """Returns the page; style sheet and script are inside, and the page's policy forbids every request."""
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+def render_page(template: str, *, assets: tuple[str, ...] = ("page",), **values: Any) -> str:
+    """Returns the page; style sheets and scripts are inside, and the page's policy forbids every request.
+
+    `assets` names the .css and .js files, in order.
+    """
+    script = _read_assets(assets, ".js")
     return (
         _environment()
         .get_template(template)
         .render(
-            styles=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            styles=Markup(_read_assets(assets, ".css")),
             script=Markup(script),
             script_hash=_policy_hash(script),
             version=__version__,
@@ -39,6 +42,10 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _read_assets(names: tuple[str, ...], suffix: str) -> str:
+    return "\n".join((TEMPLATES / f"{name}{suffix}").read_text(encoding="utf-8") for name in names)
 
 
 def _policy_hash(script: str) -> str:

@@ -48,10 +48,10 @@ def draw_run(page: RunPage) -> list[Figure]:
             page, "boundary", "boundary", "Boundary", "DeLoRA's λ per layer: the bound the update's norm cannot pass."
         ),
         _depth(page),
-        _series(page, "grad_norm", "Gradient norm", "Before clipping."),
-        _series(page, "lr", "Learning rate", "As scheduled."),
-        _series(page, "images_per_second", "Speed", "Photos and class images per second."),
         _over_steps(page),
+        _series(page, "grad_norm", "Gradient norm", "Before clipping."),
+        _series(page, "images_per_second", "Speed", "Photos and class images per second."),
+        _series(page, "lr", "Learning rate", "As scheduled."),
     ]
     return [figure for figure in drawn if figure is not None]
 
@@ -81,7 +81,7 @@ def _layers(page: RunPage, per_layer: str, mean: str, title: str, text: str) -> 
         return None
     lines.append(Line(points=average, label="mean"))
     legend = (("mean of all layers", "main"), *parts.items()) if parts else ()
-    chart = line_chart(lines, title=f"{title} over steps", x_label="step", from_zero=True)
+    chart = line_chart(lines, title=f"{title} over steps", x_label="step", from_zero=per_layer != "boundary")
     return Figure(title=title, text=text, svg=chart, legend=legend)
 
 
@@ -98,7 +98,7 @@ def _depth(page: RunPage) -> Figure | None:
             points.setdefault(kind, []).append((index, last["layers"][name]["relative_distance"]))
     lines = [
         Line(points=values, label=kind, look=PROJECTIONS.get(kind, "series-6"), dots=True)
-        for kind, values in points.items()
+        for kind, values in sorted(points.items(), key=lambda item: [*PROJECTIONS, "other"].index(item[0]))
     ]
     chart = line_chart(lines, title="Distance by layer", x_label="layer, input to output", from_zero=True)
     return Figure(
@@ -111,7 +111,7 @@ def _depth(page: RunPage) -> Figure | None:
 
 def _series(page: RunPage, key: str, title: str, text: str) -> Figure | None:
     points = _points(page.events, key)
-    if len(points) < 2:
+    if len(points) < 2 or (key == "lr" and len({rate for _, rate in points}) == 1):
         return None
     chart = line_chart([Line(points=points, label=title)], title=title, x_label="step", from_zero=True)
     return Figure(title=title, text=text, svg=chart)
@@ -131,7 +131,7 @@ def _over_steps(page: RunPage) -> Figure | None:
     rules = [] if ceiling is None else [Rule(y=ceiling, label="real photos (DINO)")]
     chart = line_chart(lines, title="Scores over steps", x_label="step", rules=rules, from_zero=True)
     legend = tuple((line.label, line.look) for line in lines)
-    text = "Subject fidelity rises while prompt fidelity falls: the best checkpoint is a choice between the two."
+    text = "Subject and prompt fidelity of the checkpoints: the best one is a choice between the two."
     return Figure(title="Scores over training", text=text, svg=chart, legend=legend)
 
 

@@ -1,4 +1,4 @@
-"""Encoders with no weights that see only average colours: small, exact, and the same on every machine."""
+"""Encoders with no weights that see only average colours, and small run folders to judge: the same on every machine."""
 
 from pathlib import Path
 
@@ -9,6 +9,10 @@ from delora_eval.encoders import ENCODERS, Encoder, Weights
 from delora_eval.images import HALF, Preprocessing
 from delora_eval.settings import EncoderConfig
 from PIL import Image
+
+from delora_sd.config import to_yaml
+from delora_sd.run_folder import write_json, write_lines, write_text
+from delora_sd.settings import DataConfig, TrainConfig
 
 TINY = Preprocessing(resize="short_side", resize_px=16, crop_px=16, resample="bicubic", mean=HALF[0], std=HALF[1])
 WORDS = ("snow", "beach", "jungle", "dog", "cat", "toy", "red", "qwe")
@@ -45,3 +49,37 @@ def draw_picture(file: Path, seed: int, size_px: int = 32) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((quarters + rng.integers(-20, 20, quarters.shape)).astype(np.uint8)).save(file)
     return file
+
+
+PROMPTS = ("a {identifier} {class_word} in the snow", "a {identifier} {class_word} on the beach")
+
+
+def write_run(folder: Path) -> Path:
+    """A run folder with subject pictures, class pictures and the base model's own class pictures; nothing else yet."""
+    for i in range(3):
+        draw_picture(folder / "photos" / f"{i}.png", seed=100 + i)
+    run = folder / "run"
+    config = TrainConfig(data=DataConfig(photos=str(folder / "photos"), class_word="dog"))
+    write_text(run / "config.yaml", to_yaml(config))
+    write_json(run / "manifest.json", {"format": 1})
+    write_set(run, "main", PROMPTS)
+    plain = [template.replace("{identifier} ", "") for template in PROMPTS]
+    write_set(run, "class", plain, first_picture=50)
+    write_set(run, "class-base", plain, strength=0.0, first_picture=53)
+    return run
+
+
+def write_set(
+    run: Path, name: str, templates, *, strength: float = 1.0, first_picture: int = 0, per_prompt: int = 2
+) -> None:
+    """One picture set, with its lines as `generate` writes them."""
+    lines = []
+    for index, template in enumerate(templates):
+        for seed in range(per_prompt):
+            file = f"{index:02d}-s{seed}.png"
+            draw_picture(run / "images" / name / file, seed=first_picture + 10 * index + seed)
+            prompt = template.replace("{identifier}", "qwe").replace("{class_word}", "dog")
+            lines.append({"file": file, "prompt": prompt, "template": template, "prompt_index": index, "seed": seed})
+            lines[-1] |= {"step": 100, "strength": strength, "guidance": 7.5, "num_inference_steps": 25}
+            lines[-1] |= {"negative_prompt": "", "size_px": 32, "base": "tiny", "random_weights": False}
+    write_lines(run / "images" / name / "images.jsonl", lines)

@@ -14,44 +14,16 @@ from delora_eval.settings import ScoreConfig
 from delora_eval.summary import render_scores
 from delora_eval.task import read_task
 from PIL import Image
-from standins import draw_picture, make_judge
+from standins import PROMPTS, draw_picture, make_judge, write_run, write_set
 
-from delora_sd.config import to_yaml
 from delora_sd.data.subjects import load_subject, subject_names
 from delora_sd.errors import UserError
-from delora_sd.run_folder import write_json, write_lines, write_text
-from delora_sd.settings import DataConfig, TrainConfig
-
-PROMPTS = ("a {identifier} {class_word} in the snow", "a {identifier} {class_word} on the beach")
-
-
-def write_set(run: Path, name: str, templates, *, strength: float = 1.0, first_picture: int = 0, per_prompt: int = 2):
-    lines = []
-    for index, template in enumerate(templates):
-        for seed in range(per_prompt):
-            file = f"{index:02d}-s{seed}.png"
-            draw_picture(run / "images" / name / file, seed=first_picture + 10 * index + seed)
-            prompt = " ".join(template.format(identifier="qwe", class_word="dog").split())
-            lines.append({"file": file, "prompt": prompt, "template": template, "prompt_index": index, "seed": seed})
-            lines[-1] |= {"step": 100, "strength": strength, "guidance": 7.5, "num_inference_steps": 25}
-            lines[-1] |= {"negative_prompt": "", "size_px": 32, "base": "tiny", "random_weights": False}
-    write_lines(run / "images" / name / "images.jsonl", lines)
+from delora_sd.settings import DataConfig
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run folder with subject pictures, class pictures and the base model's own class pictures."""
-    for i in range(3):
-        draw_picture(tmp_path / "photos" / f"{i}.png", seed=100 + i)
-    run = tmp_path / "run"
-    config = TrainConfig(data=DataConfig(photos=str(tmp_path / "photos"), class_word="dog"))
-    write_text(run / "config.yaml", to_yaml(config))
-    write_json(run / "manifest.json", {"format": 1})
-    write_set(run, "main", PROMPTS)
-    plain = [template.replace("{identifier} ", "") for template in PROMPTS]
-    write_set(run, "class", plain, first_picture=50)
-    write_set(run, "class-base", plain, strength=0.0, first_picture=53)
-    return run
+    return write_run(tmp_path)
 
 
 def score_lines(config: ScoreConfig, judge=None) -> list[dict]:
