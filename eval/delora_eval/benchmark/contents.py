@@ -65,8 +65,8 @@ def difference_table(view: View, protocol: ProtocolView) -> Table:
         columns=("Difference", *(SCORES[score].label for score in scores)),
         rows=tuple(lines),
         notes=(
-            "Mean difference over subjects (of means over seeds) with its 95% bootstrap interval; * the interval leaves "
-            "out 0. Intervals are not corrected for the number of comparisons.",
+            "Mean difference over subjects (of means over seeds) with its 95% bootstrap interval; * the interval "
+            "leaves out 0. Intervals are not corrected for the number of comparisons.",
         ),
     )
 
@@ -168,7 +168,7 @@ def cost_table(view: View) -> Table:
         columns=("Method", "Parameters", "Adapter file", "Training", "Pack", "Peak GPU memory", "Generation"),
         rows=tuple(lines),
         notes=(
-            f"On {devices or 'an unknown device'}. Training: wall time of the last uninterrupted call, loading included, "
+            f"On {devices or 'an unknown device'}. Training: wall time of the last uninterrupted call with loading, "
             "divided by the cells trained in one batch (pack). Peak memory is that of the whole pack.",
         ),
         tags=tuple({"method": line[0]} for line in lines),
@@ -251,6 +251,10 @@ def _main_notes(view: View, protocol: ProtocolView) -> list[str]:
         notes.append("Rows with lost cells average over the survivors only.")
     if view.paper:
         notes.append(f"Paper: {view.paper['title']}. {view.paper.get('note', '')}".strip())
+    if view.paper and view.is_miniature:
+        notes.append("MINIATURE: the paper's numbers are of Stable Diffusion 1.5 and compare with none of ours.")
+    if view.is_random:
+        notes.append("RANDOM WEIGHTS: a base model or an encoder was untrained; these numbers mean nothing.")
     return notes
 
 
@@ -265,7 +269,8 @@ def _show_score(score: RowScore | None) -> str:
     spread = score.seeds
     if spread.count < 2:
         return f"{spread.mean:.3f}"
-    return f"{spread.mean:.3f} ± {spread.std:.4f} ({spread.best:.3f})"
+    digits = 3 if spread.std >= 0.01 else 4
+    return f"{spread.mean:.3f} ± {spread.std:.{digits}f} ({spread.best:.3f})"
 
 
 def _show_interval(estimate: Estimate) -> str:
@@ -279,7 +284,9 @@ def _show_difference(estimate: Estimate) -> str:
 
 
 def _show_pair(row: Row, subject: str) -> str:
-    values = [row.scores[score].by_subject.get(subject) if score in row.scores else None for score in ("dino", "clip_t")]
+    values = [
+        row.scores[score].by_subject.get(subject) if score in row.scores else None for score in ("dino", "clip_t")
+    ]
     return " / ".join(MISSING if value is None or math.isnan(value) else f"{value:.3f}" for value in values)
 
 

@@ -70,6 +70,11 @@ class BenchmarkFolder:
         return self.path / "report.html"
 
     @property
+    def inputs(self) -> Path:
+        """Hash of what the report was made from."""
+        return self.path / "report.json"
+
+    @property
     def markdown(self) -> Path:
         return self.path / "report.md"
 

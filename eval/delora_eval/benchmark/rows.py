@@ -73,7 +73,9 @@ class Row:
     def lost(self) -> str:
         """`2 of 6 diverged`; empty when every cell was scored."""
         total = sum(self.ended.values())
-        losses = [f"{self.ended[state]} of {total} {state}" for state in ("diverged", "failed") if self.ended.get(state)]
+        losses = [
+            f"{self.ended[state]} of {total} {state}" for state in ("diverged", "failed") if self.ended.get(state)
+        ]
         return ", ".join(losses)
 
 
@@ -90,7 +92,9 @@ def build_rows(
     for cell in cells:
         by_row.setdefault(cell.row, []).append(cell)
     results = list(selected)
-    return [_build_row(config, folder, by_row[name], [r for r in results if r.cell.row == name], pooling) for name in by_row]
+    return [
+        _build_row(config, folder, by_row[name], [r for r in results if r.cell.row == name], pooling) for name in by_row
+    ]
 
 
 def row_scores(results: Sequence[Result], *, pooling: Pooling) -> dict[str, RowScore]:
@@ -117,7 +121,9 @@ def setting_label(setting: Point) -> str:
 def ceiling_row(ceilings: Mapping[str, Mapping[str, PairMean]], pooling: Pooling) -> dict[str, float]:
     """Returns the Real Images row, {dino, clip_i: value}, pooled over the subjects as the protocol says."""
     return {
-        score: pool([scores[f"real_{score}"] for scores in ceilings.values() if f"real_{score}" in scores], pooling).value
+        score: pool(
+            [scores[f"real_{score}"] for scores in ceilings.values() if f"real_{score}" in scores], pooling
+        ).value
         for score in ("dino", "clip_i")
         if any(f"real_{score}" in scores for scores in ceilings.values())
     }
@@ -168,7 +174,8 @@ def _cost(runs: Sequence[RunFolder], seconds: Sequence[dict[str, float]]) -> Cos
         parameters=_first(manifests, "trainable_parameters"),
         train_seconds=_mean(shares),
         generate_seconds=_mean([stages["generate"] for stages in seconds if "generate" in stages]),
-        peak_bytes=max((facts["peak_memory_bytes"] or 0 for facts in manifests if "seconds" in facts), default=0) or None,
+        peak_bytes=max((facts["peak_memory_bytes"] or 0 for facts in manifests if "seconds" in facts), default=0)
+        or None,
         pack=max((facts["pack"] for facts in manifests if "pack" in facts), default=None),
         file_bytes=round(_mean(sizes)) if sizes else None,
     )

@@ -107,9 +107,7 @@ def read_view(folder: BenchmarkFolder) -> View:
         protocols=_read_protocols(config, folder, cells),
         states=states,
         reasons=_read_reasons(folder, everything.values(), states),
-        manifests=tuple(
-            read_json(folder.run(cell).manifest) for cell in cells if folder.run(cell).manifest.exists()
-        ),
+        manifests=tuple(read_json(folder.run(cell).manifest) for cell in cells if folder.run(cell).manifest.exists()),
         paper=paper_rows(config.paper),
         norms=read_json(folder.norms) if folder.norms.exists() else {},
     )
@@ -186,5 +184,3 @@ def _read_reasons(folder: BenchmarkFolder, cells, states: dict[str, str]) -> dic
 @cache
 def _paper() -> dict[str, Any]:
     return read_yaml(Path(__file__).with_name("paper.yaml"))
-
-
