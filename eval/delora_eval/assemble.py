@@ -60,8 +60,8 @@ def keep_scored(judge: Judge, protocol: Protocol, pictures: Sequence[Picture]) -
 
 
 def base_twins(sets: Sequence[PictureSet]) -> dict[tuple, Picture]:
-    """Returns the base model's own pictures (strength 0) by what decided them: prompt, seed and sampling settings."""
-    return {_twin_key(picture): picture for pictures in sets if pictures.strength == 0 for picture in pictures.pictures}
+    """Returns the base model's own pictures by what decided them: prompt, seed and sampling settings."""
+    return {_twin_key(picture): picture for pictures in sets if pictures.is_base for picture in pictures.pictures}
 
 
 def pair_with_base(pictures: Sequence[Picture], twins: dict[tuple, Picture]) -> tuple[list[int], list[Picture]]:

@@ -18,6 +18,7 @@ from delora_eval.images import HALF, Preprocessing, hash_file
 from delora_eval.settings import EncoderConfig
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.run_folder import read_json
+from delora_sd.tensor_file import read_tensors
 
 HASH_DIGITS = 16
 RANDOM_SEED = 0
@@ -108,7 +109,11 @@ def find_weights(encoder_id: str, config: EncoderConfig) -> Weights:
         raise UserError(f"unknown encoder '{encoder_id}'{nearest_name(encoder_id, tuple(ENCODERS))}")
     spec = ENCODERS[encoder_id]
     if spec.kind == "miniature":
-        file = next(_miniature_folder(spec).glob("*.safetensors"))
+        file = _miniature_folder(spec) / "model.safetensors"
+        if not file.is_file():
+            raise UserError(
+                f"the bundled judge '{spec.id}' is not in this installation ({file}); install delora_sd again"
+            )
     elif config.random_weights:
         return Weights(spec=spec, file=None, hash="random")
     else:
@@ -243,13 +248,7 @@ def _build_clip(spec: EncoderSpec) -> tuple[nn.Module, Callable, Callable]:
 
 
 def _load_weights(model: nn.Module, file: Path, spec: EncoderSpec) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: not a readable .safetensors file ({error}); bring it again") from None
+    state, _ = read_tensors(file)
     problem = _mismatch(model.state_dict(), state)
     if problem:
         raise UserError(

@@ -46,15 +46,12 @@ class SetView:
     rows: tuple[PromptRow, ...]
     num_pictures: int
     strength: float | None
+    is_base: bool
     step: int | None
     names_subject: bool
     sampling: dict[str, Any]
     totals: dict[str, dict[str, Any]]
     """{score: its line} under the page's protocol."""
-
-    @property
-    def is_base(self) -> bool:
-        return self.strength == 0
 
     @property
     def title(self) -> str:
@@ -224,6 +221,7 @@ def _describe_set(
         "name": name,
         "num_pictures": len(pictures),
         "strength": first.get("strength"),
+        "is_base": first.get("strength") == 0 and not first.get("extra_adapters"),
         "step": first.get("step"),
         "names_subject": any(without_identifier(prompt, identifier) != prompt for prompt in prompts),
         "sampling": {
@@ -242,7 +240,7 @@ def _importance(described: dict[str, Any]) -> tuple:
     strength = described["strength"]
     is_full = strength is None or strength == 1
     step = float("inf") if described["step"] is None else described["step"]
-    return not described["names_subject"], strength == 0, not is_full, -step, -described["num_pictures"]
+    return not described["names_subject"], described["is_base"], not is_full, -step, -described["num_pictures"]
 
 
 def _read_rows(

@@ -40,7 +40,8 @@ class PictureSet:
     pictures: tuple[Picture, ...]
     step: int | None = None
     strength: float | None = None
-    """0: the base model's own pictures."""
+    is_base: bool = False
+    """True: no adapter took part; the base model's own pictures."""
     base: str | None = None
     random_weights: bool = False
     """True: the base model was untrained; its pictures mean nothing."""
@@ -127,6 +128,7 @@ def _read_set(folder: Path, subject: str, identifier: str) -> PictureSet:
         pictures=tuple(_read_picture(folder, line, identifier) for line in lines),
         step=first.get("step"),
         strength=first.get("strength"),
+        is_base=first.get("strength") == 0 and not first.get("extra_adapters"),
         base=first.get("base"),
         random_weights=any(line.get("random_weights", False) for line in lines),
     )

@@ -75,7 +75,7 @@ def _own_scores(
     if pictures.names_subject:
         copies = measure.measure_copies(embed, threshold=options.copy_similarity)
         return prompts + measure.measure_diversity(embed.pictures) + copies
-    drift = [] if pictures.strength == 0 else _drift(judge, protocol, embed, kept, base_sets)
+    drift = [] if pictures.is_base else _drift(judge, protocol, embed, kept, base_sets)
     return [*prompts, *drift, measure.measure_pres(embed)]
 
 

@@ -29,7 +29,7 @@ class Task:
 
     @property
     def base_sets(self) -> list[PictureSet]:
-        return [pictures for group in self.groups for pictures in group if pictures.strength == 0]
+        return [pictures for group in self.groups for pictures in group if pictures.is_base]
 
 
 def read_task(config: ScoreConfig) -> Task:

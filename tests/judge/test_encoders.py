@@ -95,7 +95,7 @@ def test_pickles_are_refused_unread(tmp_path, suffix):
 def test_a_pickle_named_safetensors_is_refused(tmp_path):
     file = tmp_path / "dino-vit-s-16.safetensors"
     file.write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(UserError, match=r"not a readable \.safetensors file"):
+    with pytest.raises(UserError, match="is a pickle"):
         load_encoder(find_weights("dino/vit-s-16", offline(weights_dir=str(tmp_path))), CPU)
 
 
@@ -104,6 +104,26 @@ def test_weights_of_another_model_are_refused(tmp_path):
     save_file({"embeddings.weight": torch.zeros(2)}, file)
     with pytest.raises(UserError, match=r"not the weights of .*unknown embeddings\.weight"):
         load_encoder(find_weights("dino/vit-s-16", offline(weights_dir=str(tmp_path))), CPU)
+
+
+def test_the_miniatures_judges_are_read_from_where_the_maker_bundles_them(tmp_path, monkeypatch):
+    """Untrained judges in the maker's own layout: the wiring, not the weights."""
+    from delora_sd.miniature import judges
+
+    folders = {"mini-dino": tmp_path / "mini_dino", "mini-clip": tmp_path / "mini_clip"}
+    monkeypatch.setattr("delora_sd.miniature.JUDGES", folders)
+    with pytest.raises(UserError, match="'mini-dino' is not in this installation"):
+        find_weights("mini-dino", EncoderConfig())
+    clip_config = judges.clip_config()
+    judges.save_judge(judges.new_mini_dino(judges.DINO_CONFIG), judges.DINO_CONFIG, folders["mini-dino"])
+    judges.save_judge(judges.new_mini_clip(clip_config), clip_config, folders["mini-clip"])
+    dino, clip = (load_encoder(find_weights(name, EncoderConfig()), CPU) for name in folders)
+    assert dino.preprocessing.crop_px == clip.preprocessing.crop_px == 64
+    assert dino.preprocessing.mean == (0.5, 0.5, 0.5)
+    picture = torch.randn(2, 3, 64, 64)
+    assert see_pictures(dino, picture).shape == (2, 128)
+    assert see_pictures(clip, picture).shape == read_texts(clip, ["a dog in the snow", "a cat"]).shape
+    assert find_weights("mini-dino", EncoderConfig()).hash != find_weights("mini-clip", EncoderConfig()).hash
 
 
 def test_unknown_encoder_names_the_nearest():
