@@ -20,14 +20,13 @@ from accelerate import Accelerator
 
 from delora_sd.adapters.pack import attach_adapters
 from delora_sd.diffusion.bases import find_base
-from delora_sd.diffusion.cache import LatentStats
 from delora_sd.diffusion.parts import load_noise_scheduler, load_unet, resolve_dtype
 from delora_sd.settings import AdapterConfig, ModelConfig, OptimizerConfig, TrainConfig, TrainingConfig
-from delora_sd.training.batches import CellData
 from delora_sd.training.loop import Session, run_loop
 from delora_sd.training.manifest import device_name
 from delora_sd.training.objective import AdaptedUNet
 from delora_sd.training.optimization import build_optimizer
+from delora_sd.training.pack_size import random_cell
 
 WARM_UP_STEPS = 3
 
@@ -96,7 +95,7 @@ def time_pack(size: int, arguments: argparse.Namespace) -> tuple[float, str]:
         adapters=list(pack.adapters),
         optimizer=build_optimizer(list(pack.adapters), [OptimizerConfig()] * size, 1e-3, device),
         configs=configs,
-        cells=[random_cell(unet, device)] * size,
+        cells=[random_cell(configs[0], unet)] * size,
         alphas_cumprod=load_noise_scheduler(base).alphas_cumprod.to(device),
         prediction_type=base.prediction_type,
         scales=[1.0] * size,
@@ -109,19 +108,6 @@ def time_pack(size: int, arguments: argparse.Namespace) -> tuple[float, str]:
     memory = torch.cuda.max_memory_allocated() / 1e9
     torch.cuda.reset_peak_memory_stats()
     return clock.seconds_per_step(), f"{memory:.1f}"
-
-
-def random_cell(unet: torch.nn.Module, device: torch.device) -> CellData:
-    """Speed does not depend on the pictures: five random latents, one random caption."""
-    size, channels, tokens = unet.config.sample_size, unet.config.in_channels, 77
-    mean, std = torch.randn(2, 5, channels, size, size, device=device)
-    embedding = torch.randn(tokens, unet.config.cross_attention_dim, device=device)
-    return CellData(
-        photos=LatentStats(mean=mean, std=std.abs() * 0.1),
-        instance_embedding=embedding,
-        class_images=None,
-        class_embedding=None,
-    )
 
 
 def time_processes(arguments: argparse.Namespace) -> float:

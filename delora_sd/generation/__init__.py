@@ -1,0 +1,1 @@
+"""Pictures of a subject from its adapter: what is asked for, minus what is on disk, drawn."""

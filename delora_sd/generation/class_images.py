@@ -16,9 +16,9 @@ from delora_sd.diffusion.parts import Base, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.generation.model import load_model
 from delora_sd.generation.pictures import PictureWriter
-from delora_sd.generation.progress import ImageProgress
 from delora_sd.generation.requests import ImageRequest, SamplingSettings, slug
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
+from delora_sd.progress import ProgressDisplay
 from delora_sd.run_folder import write_json
 from delora_sd.settings import DataConfig, ModelConfig
 
@@ -58,7 +58,7 @@ def _draw(requests: list[ImageRequest], num_missing: int, sampler: Sampler, fact
     facts = facts | {"random_weights": base.has_random_weights}
     title = f"class images '{facts['prompt']}'"
     with (
-        ImageProgress(title, num_images=num_missing) as progress,
+        ProgressDisplay(title, total=num_missing, unit="pictures") as progress,
         PictureWriter(lambda records: progress.advance(len(records))) as writer,
     ):
         render_images(

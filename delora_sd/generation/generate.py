@@ -9,7 +9,6 @@ from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.generation.model import ModelKeeper
 from delora_sd.generation.pictures import PictureWriter
-from delora_sd.generation.progress import ImageProgress
 from delora_sd.generation.requests import (
     ImageRequest,
     ImageSet,
@@ -21,6 +20,7 @@ from delora_sd.generation.requests import (
 )
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
 from delora_sd.generation.sources import find_source, hash_adapter
+from delora_sd.progress import ProgressDisplay
 from delora_sd.run_folder import RunFolder, append_line, read_lines
 from delora_sd.settings import GenerateConfig
 
@@ -89,7 +89,7 @@ def _draw(
 
     num_missing = sum(map(is_missing, requests))
     with (
-        ImageProgress(image_set.folder.name, num_images=num_missing) as progress,
+        ProgressDisplay(image_set.folder.name, total=num_missing, unit="pictures") as progress,
         PictureWriter(list_pictures) as writer,
     ):
         render_images(

@@ -1,0 +1,1 @@
+"""From photos to adapter files: the recipe, the loop, checkpoints, previews and the record of a run."""

@@ -17,6 +17,7 @@ from delora_sd.config import to_yaml
 from delora_sd.data.subjects import Subject, load_subject
 from delora_sd.diffusion.parts import Base, find_base, load_noise_scheduler, load_unet, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
+from delora_sd.progress import ProgressDisplay
 from delora_sd.run_folder import RunFolder, read_json, read_lines, write_json, write_lines, write_text
 from delora_sd.settings import TrainConfig
 from delora_sd.training.checkpoints import last_common_step, load_checkpoint
@@ -27,7 +28,6 @@ from delora_sd.training.objective import AdaptedUNet
 from delora_sd.training.optimization import build_optimizer
 from delora_sd.training.preparation import prepare_cells
 from delora_sd.training.previews import preview_renderer
-from delora_sd.training.progress import TrainingProgress
 from delora_sd.training.reporter import Reporter
 
 
@@ -119,8 +119,12 @@ def _train_on_base(
         diverged={},
     )
     title = runs[0].path.name if len(runs) == 1 else f"{len(runs)} adapters"
-    with TrainingProgress(
-        title, start_step=start_step, num_steps=first.training.num_steps, is_shown=accelerator.is_main_process
+    with ProgressDisplay(
+        title,
+        total=first.training.num_steps,
+        unit="steps",
+        done=start_step,
+        is_shown=accelerator.is_main_process,
     ) as progress:
         reporter = Reporter(
             accelerator=accelerator,

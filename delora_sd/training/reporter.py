@@ -14,10 +14,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from delora_sd.progress import ProgressDisplay
 from delora_sd.run_folder import RunFolder, append_line, write_json
 from delora_sd.settings import TrainConfig
 from delora_sd.training.checkpoints import prune_checkpoints, save_checkpoint
-from delora_sd.training.progress import TrainingProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Reporter:
     optimizer: object
     scales: list[float]
     diverged: dict[int, str]
-    progress: TrainingProgress
+    progress: ProgressDisplay
     base_name: str
     render_previews: Callable[[int, int], None]
     """(adapter index, step): writes the preview pictures."""
@@ -112,7 +112,7 @@ class Reporter:
             self.accelerator.log(names, step=report.step)
         live = [index for index in range(len(self.runs)) if index not in self.diverged]
         loss = _mean(losses[0][index] + losses[1][index] for index in live)
-        self.progress.update(report.step, loss=loss, images_per_second=speed)
+        self.progress.update(report.step, f"loss {loss:.4f}, {speed:.1f} images/s")
 
     def _checkpoint(self, step: int) -> None:
         for index, (run, config) in enumerate(zip(self.runs, self.configs, strict=True)):
