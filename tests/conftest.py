@@ -1,6 +1,9 @@
 """What every test may ask for: a tiny model, photos."""
 
 import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client: no test meets the network
+
 from pathlib import Path
 
 import jaxtyping

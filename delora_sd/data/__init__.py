@@ -1,0 +1,1 @@
+"""Photos, subjects, prompts and templates: everything about the pictures that come in."""
