@@ -12,4 +12,4 @@ lint-imports
 # One thread per worker: two workers on two cores, without fighting over them. A file's tests stay on one worker,
 # which shares its fixtures.
 export OMP_NUM_THREADS=1
-python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist loadfile "$@"
+python -m pytest -m "not slow and not gpu" -n logical --maxprocesses 4 --dist loadfile "$@"
