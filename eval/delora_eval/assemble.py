@@ -4,10 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from delora_eval.embedding import Judge, black_pictures, embed_pictures, embed_texts
+from delora_eval.encoders import pick_device
 from delora_eval.measure import EmbeddedSubject, Pictures
 from delora_eval.picture_sets import Picture, PictureSet
 from delora_eval.protocols import Protocol
@@ -81,18 +83,30 @@ def _embed_pictures(
     files = [picture.file for picture in pictures]
     dino, clip = embed_pictures(judge, files, [protocol.dino, protocol.clip])
     has_texts = all(texts)
+    prompts = torch.tensor([texts.index(_text(picture, protocol)) for picture in pictures])
     classes = _class_variants(texts, subject.class_word) if has_texts and protocol.tells_classes else ()
     return Pictures(
         dino=dino,
         clip=clip,
-        prompts=torch.tensor([texts.index(_text(picture, protocol)) for picture in pictures]),
+        prompts=prompts,
         texts=embed_texts(judge, protocol.clip.encoder, texts) if has_texts else None,
         class_texts=torch.stack([embed_texts(judge, protocol.clip.encoder, variant) for variant in classes.values()])
         if classes
         else None,
         own_class=list(classes).index(subject.class_word) if classes else 0,
-        lpips=_lpips_distances(files, lpips_weights, judge),
+        **_lpips(judge, files, prompts, lpips_weights),
     )
+
+
+def _lpips(judge: Judge, files: Sequence[Path], prompts: torch.Tensor, file: Path | None) -> dict[str, Any]:
+    """Returns the LPIPS fields of `Pictures`, {} without weights."""
+    if file is None:
+        return {}
+    from delora_eval.lpips import load_lpips, lpips_distances
+
+    weights, weights_hash = load_lpips(file)
+    distances = lpips_distances(files, prompts, weights, pick_device(judge.config.device))
+    return {"lpips": distances, "lpips_weights": weights_hash}
 
 
 def _text(picture: Picture, protocol: Protocol) -> str:
@@ -116,14 +130,6 @@ def _class_variants(texts: tuple[str, ...], class_word: str) -> dict[str, tuple[
         return {}
     words = dict.fromkeys([*dreambooth()["subjects"].values(), class_word])
     return {word: tuple(own.sub(lambda _, word=word: word, text, count=1) for text in texts) for word in words}
-
-
-def _lpips_distances(files: Sequence[Path], weights: Path | None, judge: Judge) -> torch.Tensor | None:
-    if weights is None:
-        return None
-    from delora_eval.lpips import lpips_distances
-
-    return lpips_distances(files, weights, judge)
 
 
 def _twin_key(picture: Picture) -> tuple:

@@ -1,6 +1,9 @@
 """The judge's commands. Heavy imports sit inside the functions: `--help` answers at once."""
 
+from pathlib import Path
+
 from delora_eval import settings
+from delora_eval.benchmark.settings import BenchmarkConfig, StatusConfig
 from delora_sd.command import Command
 
 
@@ -11,9 +14,35 @@ def _score(config: settings.ScoreConfig) -> None:
 
 
 def _report(config: settings.ReportConfig) -> None:
-    from delora_eval.page import write_report
+    from delora_eval.benchmark.folder import BenchmarkFolder
 
-    write_report(config)
+    folder = BenchmarkFolder(Path(config.run).expanduser())
+    if folder.is_benchmark():
+        from delora_eval.benchmark.report import report_benchmark
+
+        report_benchmark(folder)
+    else:
+        from delora_eval.page import write_report
+
+        write_report(config)
+
+
+def _benchmark(config: BenchmarkConfig) -> None:
+    from delora_eval.benchmark.launchers import run_benchmark
+
+    run_benchmark(config)
+
+
+def _plan(config: BenchmarkConfig) -> None:
+    from delora_eval.benchmark.dry_run import print_plan
+
+    print_plan(config)
+
+
+def _status(config: StatusConfig) -> None:
+    from delora_eval.benchmark.status import print_status
+
+    print_status(config)
 
 
 def _protocols(config: settings.ProtocolsConfig) -> None:
@@ -31,11 +60,25 @@ COMMANDS = {
         example="delora-sd score runs/rex protocol=[dreambooth,oft]",
     ),
     "report": Command(
-        summary="Write one self-contained HTML page about a run.",
+        summary="Write one self-contained HTML page about a run or a benchmark.",
         config=settings.ReportConfig,
         run=_report,
         positional=("run",),
         example="delora-sd report runs/rex",
+    ),
+    "benchmark": Command(
+        summary="Train, generate and score a grid of methods, subjects, seeds and settings, then report it.",
+        config=BenchmarkConfig,
+        run=_benchmark,
+        dry_run=_plan,
+        example="delora-sd benchmark configs/benchmark/table3.yaml output_dir=runs/table3",
+    ),
+    "status": Command(
+        summary="What is finished, running, failed and left in a benchmark.",
+        config=StatusConfig,
+        run=_status,
+        positional=("folder",),
+        example="delora-sd status runs/table3",
     ),
     "protocols": Command(
         summary="The Real Images row under every protocol, beside the published rows.",

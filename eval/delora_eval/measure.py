@@ -32,6 +32,8 @@ class Pictures:
     """Which of the K is the subject's class word."""
     lpips: Float[Tensor, "G G"] | None = None
     """LPIPS distances; only entries within a prompt are read."""
+    lpips_weights: str = ""
+    """Hash of LPIPS's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +124,9 @@ def measure_prompts(pictures: Pictures) -> list[Score]:
 def measure_diversity(pictures: Pictures) -> list[Score]:
     """Returns [diversity_dino] and, with LPIPS, [diversity_lpips]; [] when every prompt has one picture."""
     distances = {"diversity_dino": metrics.cosine_distances(pictures.dino), "diversity_lpips": pictures.lpips}
+    details = {"diversity_dino": {}, "diversity_lpips": {"weights": pictures.lpips_weights}}
     scores = [
-        Score(name=name, by_prompt=metrics.distance_by_prompt(values, pictures.prompts))
+        Score(name=name, by_prompt=metrics.distance_by_prompt(values, pictures.prompts), details=details[name])
         for name, values in distances.items()
         if values is not None
     ]

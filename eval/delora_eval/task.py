@@ -81,6 +81,8 @@ def _read_folders(config: ScoreConfig) -> Task:
 
 def _options(config: ScoreConfig, identifier: str) -> Options:
     lpips = Path(config.lpips_weights).expanduser() if config.lpips_weights else None
+    if lpips is not None and not lpips.is_file():
+        raise UserError(f"lpips_weights={lpips}: no such file")
     return Options(identifier=identifier, copy_similarity=config.copy_similarity, lpips_weights=lpips)
 
 

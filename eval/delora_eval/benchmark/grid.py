@@ -82,7 +82,7 @@ def test_cells(config: BenchmarkConfig, chosen: dict[str, Point] | None = None) 
     found = chosen or {}
     rows = [(entry, tuple(found.get(entry.name, {}) | point for point in entry.points)) for entry in entries]
     cells = _expand(config, rows, subjects, config.seeds)
-    if not cells:
+    if not cells and not config.weight_norms:
         empty = next((key for key in ("methods", "subjects", "seeds") if not getattr(config, key)), "methods")
         raise UserError(f"the grid has 0 cells: {empty} is empty; give at least one")
     _check_one_table(cells)

@@ -18,10 +18,12 @@ from delora_eval.benchmark.folder import (
 )
 from delora_eval.benchmark.grid import Cell, test_cells, tune_cells
 from delora_eval.benchmark.live import Display
+from delora_eval.benchmark.norms import write_weight_norms
 from delora_eval.benchmark.packs import Pack, make_packs, pack_size
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.benchmark.stages import Bench, Stages, generate_settings, run_pack
-from delora_sd.errors import UserError
+from delora_eval.benchmark.view import paper_names
+from delora_sd.errors import UserError, nearest_name
 from delora_sd.run_folder import read_lines, write_json
 
 POLL_SECONDS = 5.0
@@ -50,6 +52,8 @@ def run_phases(config: BenchmarkConfig, stages: Stages, run_cells: RunCells) -> 
     check_door(bench, tune + test)
     remember_grid(folder, config)
     remember_plan(folder, tune=tune, test=test)
+    if config.weight_norms:
+        write_weight_norms(config, folder)
     if tune and (not folder.chosen.exists() or open_cells(bench, tune)):
         _run_phase(bench, "search", tune, run_cells, must_all_end=True)
         write_json(folder.chosen, choose_settings(config, folder, tune))
@@ -71,6 +75,8 @@ def check_door(bench: Bench, cells: list[Cell]) -> None:
         if name != "auto":
             find_protocol(name)
     check_choice(config.tune.choose)
+    if config.paper is not None and config.paper not in paper_names():
+        raise UserError(f"paper: '{config.paper}'{nearest_name(config.paper, paper_names())}")
     left = open_cells(bench, cells)
     for cell in {cell.row: cell for cell in left if cell.train}.values():
         check_config(replace(cell.train, output_dir=str(bench.folder.path)))
