@@ -1,4 +1,4 @@
-"""One progress display: a live bar in a terminal, plain lines elsewhere; on standard error, so that output stays clean."""
+"""One progress display: a live bar in a terminal, plain lines elsewhere; on standard error, output stays clean."""
 
 import time
 from types import TracebackType

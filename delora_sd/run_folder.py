@@ -66,6 +66,11 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     @property
+    def failure(self) -> Path:
+        """Why training gave up: {"step", "reason"}; gone again when it is tried again."""
+        return self.path / "failed.json"
+
+    @property
     def adapter(self) -> Path:
         """The trained adapter in PEFT's layout."""
         return self.path / "adapter"

@@ -22,11 +22,12 @@ from delora_sd.adapters.pack import attach_adapters
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.parts import load_noise_scheduler, load_unet, resolve_dtype
 from delora_sd.settings import AdapterConfig, ModelConfig, OptimizerConfig, TrainConfig, TrainingConfig
-from delora_sd.training.loop import Session, run_loop
+from delora_sd.training.loop import run_loop
 from delora_sd.training.manifest import device_name
 from delora_sd.training.objective import AdaptedUNet
 from delora_sd.training.optimization import build_optimizer
 from delora_sd.training.pack_size import random_cell
+from delora_sd.training.session import Session
 
 WARM_UP_STEPS = 3
 

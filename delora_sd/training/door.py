@@ -2,7 +2,11 @@
 
 import math
 
+from delora_sd.adapters.delegated import known_methods
+from delora_sd.adapters.methods import check_adapter_config
 from delora_sd.config import flatten, load_config
+from delora_sd.data.prompts import class_prompt, instance_prompt, render_prompt
+from delora_sd.data.subjects import Subject
 from delora_sd.errors import UserError
 from delora_sd.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
@@ -24,6 +28,7 @@ def check_config(config: TrainConfig) -> None:
     """Raises UserError for settings no run could satisfy."""
     if not config.output_dir:
         raise UserError("output_dir: missing; give a run folder, such as output_dir=runs/dog")
+    check_adapter_config(config.adapter, known_methods())
     training, optimizer = config.training, config.optimizer
     for key, value in {
         "training.num_steps": training.num_steps,
@@ -51,6 +56,16 @@ def check_config(config: TrainConfig) -> None:
         raise UserError(f"optimizer.betas: {optimizer.betas}; expected two numbers in [0, 1)")
     if config.model.size_px is not None and (config.model.size_px < 8 or config.model.size_px % 8):
         raise UserError(f"model.size_px: {config.model.size_px}; expected a positive multiple of 8")
+
+
+def check_prompts(config: TrainConfig, subject: Subject) -> None:
+    """Raises UserError for captions and preview prompts with a missing or unknown placeholder."""
+    data, class_word = config.data, subject.class_word
+    instance_prompt(data.instance_template, identifier=data.identifier, class_word=class_word)
+    if config.training.prior_weight:
+        class_prompt(data.class_template, class_word=class_word)
+    for prompt in config.preview.prompts:
+        render_prompt(prompt, identifier=data.identifier, class_word=class_word)
 
 
 def check_pack(configs: list[TrainConfig]) -> None:

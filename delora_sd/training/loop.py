@@ -1,56 +1,35 @@
-"""The loop. Everything it needs is in the session the recipe built; everything it tells goes to the reporter."""
+"""The loop. Everything it needs is in the session the recipe built; everything it tells goes to the observer."""
 
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
-from delora_sd.settings import TrainConfig
-from delora_sd.training.batches import CellData, Draw, assemble_batch, draw_step, part_of_draw
+from delora_sd.training.batches import Batch, Draw, assemble_batch, draw_step, part_of_draw
 from delora_sd.training.objective import pack_losses
 from delora_sd.training.optimization import clip_gradients, set_learning_rates
-from delora_sd.training.reporter import Reporter, StepReport
-
-FP16_LOSS_SCALE = 2.0**12
-"""First loss scale of an fp16 base; halved whenever an adapter's gradients overflow."""
+from delora_sd.training.session import Observer, Session, StepReport
 
 
-@dataclass(kw_only=True)
-class Session:
-    """A pack in training. `scales` and `diverged` are each adapter's own."""
-
-    accelerator: Accelerator
-    model: nn.Module
-    adapters: list[nn.Module]
-    optimizer: torch.optim.Optimizer
-    configs: list[TrainConfig]
-    cells: list[CellData]
-    alphas_cumprod: Tensor
-    prediction_type: str
-    scales: list[float]
-    diverged: dict[int, str]
-
-
-def run_loop(session: Session, reporter: Reporter, *, start_step: int) -> None:
-    """Trains from `start_step` to the last step, or until every adapter has diverged or a stop is requested."""
+def run_loop(session: Session, observer: Observer, *, start_step: int) -> None:
+    """Trains from `start_step` to the last step, or until every adapter has diverged or a stop is asked for."""
     config = session.configs[0]
     rates = [each.optimizer for each in session.configs]
     with ThreadPoolExecutor(1) as ahead:
         upcoming = ahead.submit(_draw, session, start_step)
         for step in range(start_step, config.training.num_steps):
-            draws = upcoming.result()
+            began, draws = time.monotonic(), upcoming.result()
             upcoming = ahead.submit(_draw, session, step + 1)
             set_learning_rates(session.optimizer, rates, step, config.training.num_steps)
             losses = _backward(session, draws)
             norms = _guard_gradients(session, step)
             session.optimizer.step()
             session.optimizer.zero_grad(set_to_none=True)
-            reporter.after_step(StepReport(step=step + 1, losses=losses, grad_norms=norms))
-            if len(session.diverged) == len(session.adapters) or reporter.stop_requested:
+            observer.after_step(StepReport(step=step + 1, losses=losses, grad_norms=norms, began=began))
+            if len(session.diverged) == len(session.adapters) or observer.stop_requested:
                 break
 
 
@@ -89,7 +68,7 @@ def _backward(session: Session, draws: list[Draw]) -> Tensor:
     return total
 
 
-def _own_part(session: Session, draws: list[Draw], part: int):
+def _own_part(session: Session, draws: list[Draw], part: int) -> Batch:
     """This process's share of one accumulation part of the global batch."""
     accelerator, training = session.accelerator, session.configs[0].training
     share = accelerator.process_index * training.gradient_accumulation + part

@@ -18,8 +18,8 @@ from delora_sd.settings import TrainConfig
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "safetensors")
 
 
-def describe_run(config: TrainConfig, subject: Subject, base: Base, *, trainable_parameters: int) -> dict[str, Any]:
-    """Returns the manifest of a run that begins; `finish` adds what is known at its end."""
+def describe_run(config: TrainConfig, subject: Subject, base: Base, trainable_parameters: int) -> dict[str, Any]:
+    """Returns the manifest of a run that begins; the recipe adds what is known at its end."""
     return {
         "format": FORMAT_VERSION,
         "delora_sd": __version__,

@@ -1,6 +1,7 @@
 """Before the loop: photos, class images and captions become cached latents and embeddings; then the encoders leave."""
 
 import gc
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,38 +14,33 @@ from delora_sd.diffusion.parts import Base, load_text_encoder, load_vae
 from delora_sd.generation.class_images import ensure_class_images
 from delora_sd.settings import TrainConfig
 from delora_sd.training.batches import CellData
+from delora_sd.training.plan import Plan
 
 
-def prepare_cells(
-    configs: list[TrainConfig],
-    subjects: list[Subject],
-    base: Base,
-    *,
-    size_px: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> list[CellData]:
+def prepare_cells(plan: Plan) -> list[CellData]:
     """Returns the cached inputs of every adapter; subjects and class words that repeat are encoded once."""
-    class_folders = [_class_folder(config, subject, base) for config, subject in zip(configs, subjects, strict=True)]
-    captions = [_captions(config, subject) for config, subject in zip(configs, subjects, strict=True)]
-    embeddings = _embed(sorted({text for pair in captions for text in pair}), base, device, dtype)
-    photo_sets = {tuple(subject.photos) for subject in subjects} | {files for files in class_folders if files}
-    latents = _encode(sorted(photo_sets), base, size_px, device, dtype)
+    device = plan.accelerator.device
+    pairs = list(zip(plan.configs, plan.subjects, strict=True))
+    captions = [_captions(config, subject) for config, subject in pairs]
+    class_files = [_class_files(config, subject, plan.base) for config, subject in pairs]
+    embeddings = _embed(sorted({text for pair in captions for text in pair}), plan.base, device, plan.dtype)
+    photo_sets = {subject.photos for subject in plan.subjects} | {files for files in class_files if files}
+    latents = _encode(sorted(photo_sets), plan, device)
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return [
         CellData(
-            photos=latents[tuple(subject.photos)],
+            photos=latents[subject.photos],
             instance_embedding=embeddings[instance],
             class_images=latents[files] if files else None,
             class_embedding=embeddings[class_caption] if files else None,
         )
-        for subject, files, (instance, class_caption) in zip(subjects, class_folders, captions, strict=True)
+        for subject, files, (instance, class_caption) in zip(plan.subjects, class_files, captions, strict=True)
     ]
 
 
-def _class_folder(config: TrainConfig, subject: Subject, base: Base) -> tuple:
+def _class_files(config: TrainConfig, subject: Subject, base: Base) -> tuple[Path, ...]:
     """The class images' files, () without prior preservation."""
     if config.training.prior_weight == 0:
         return ()
@@ -67,7 +63,7 @@ def _embed(texts: list[str], base: Base, device: torch.device, dtype: torch.dtyp
 
 
 def _encode(
-    photo_sets: list[tuple], base: Base, size_px: int, device: torch.device, dtype: torch.dtype
-) -> dict[tuple, LatentStats]:
-    vae = load_vae(base, device=device, dtype=dtype)
-    return {files: encode_photos(load_photos(files, size_px), vae) for files in photo_sets}
+    photo_sets: list[tuple[Path, ...]], plan: Plan, device: torch.device
+) -> dict[tuple[Path, ...], LatentStats]:
+    vae = load_vae(plan.base, device=device, dtype=plan.dtype)
+    return {files: encode_photos(load_photos(files, plan.size_px), vae) for files in photo_sets}

@@ -7,40 +7,31 @@ from torch import nn
 
 from delora_sd.data.prompts import render_prompt
 from delora_sd.data.subjects import Subject
-from delora_sd.diffusion.parts import Base, load_noise_scheduler, load_vae
+from delora_sd.diffusion.parts import load_noise_scheduler, load_vae
 from delora_sd.generation.pictures import write_picture
 from delora_sd.generation.requests import SamplingSettings, slug
 from delora_sd.generation.sampler import Sampler, embed_texts, sample_images
-from delora_sd.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
+from delora_sd.training.plan import Plan
 
 PREVIEW_SEED = 0
 """The same noise at every step, so that previews show the training and not the dice."""
 
 
-def preview_renderer(
-    unet: nn.Module,
-    pack: nn.Module,
-    configs: list[TrainConfig],
-    subjects: list[Subject],
-    base: Base,
-    runs: list[RunFolder],
-    *,
-    size_px: int,
-) -> Callable[[int, int], None]:
+def preview_renderer(plan: Plan, unet: nn.Module, pack: nn.Module) -> Callable[[int, int], None]:
     """Returns (adapter index, step) -> writes `previews/step-NNNNNN-NN-slug.png`. Captions are embedded here, once."""
-    texts = [_preview_texts(config, subject) for config, subject in zip(configs, subjects, strict=True)]
-    settings = [_sampling(config, size_px) for config in configs]
-    unet_dtype = next(unet.parameters()).dtype
+    texts = [_preview_texts(config, subject) for config, subject in zip(plan.configs, plan.subjects, strict=True)]
+    settings = [_sampling(config, plan.size_px) for config in plan.configs]
+    device, dtype, base = plan.accelerator.device, plan.dtype, plan.base
     embeddings = {}
-    if any(config.preview.every for config in configs):
+    if any(config.preview.every for config in plan.configs):
         distinct = list(dict.fromkeys(text for own in texts for text in own))
-        embeddings = embed_texts(base, distinct, settings[0], device=unet.device, dtype=unet_dtype)
+        embeddings = embed_texts(base, distinct, settings[0], device=device, dtype=dtype)
 
     def render(index: int, step: int) -> None:
         sampler = Sampler(
             unet=unet,
-            vae=load_vae(base, device=unet.device, dtype=unet_dtype),
+            vae=load_vae(base, device=device, dtype=dtype),
             scheduler_config=load_noise_scheduler(base).config,
             embeddings=embeddings,
             sampling=settings[index],
@@ -49,7 +40,7 @@ def preview_renderer(
         with torch.no_grad(), pack.only(index):
             pictures = sample_images(sampler, own, [PREVIEW_SEED] * len(own))
         for number, (text, picture) in enumerate(zip(own, pictures, strict=True)):
-            file = runs[index].previews / f"step-{step:06d}-{number:02d}-{slug(text)}.png"
+            file = plan.runs[index].previews / f"step-{step:06d}-{number:02d}-{slug(text)}.png"
             record = {"prompt": text, "seed": PREVIEW_SEED, "step": step, "random_weights": base.has_random_weights}
             write_picture(file, picture, record)
 

@@ -11,41 +11,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
 
+from delora_sd.adapters.delegated import Attached
 from delora_sd.progress import ProgressDisplay
 from delora_sd.run_folder import RunFolder, append_line, write_json
-from delora_sd.settings import TrainConfig
 from delora_sd.training.checkpoints import prune_checkpoints, save_checkpoint
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepReport:
-    step: int
-    """Completed steps."""
-    losses: Tensor
-    """(2, adapters): instance and weighted class loss of this process, on the device."""
-    grad_norms: list[float]
+from delora_sd.training.session import Session, StepReport
 
 
 @dataclass(kw_only=True)
 class Reporter:
-    accelerator: Accelerator
-    configs: list[TrainConfig]
+    session: Session
     runs: list[RunFolder]
-    pack: nn.Module
-    optimizer: object
-    scales: list[float]
-    diverged: dict[int, str]
+    pack: Attached
     progress: ProgressDisplay
-    base_name: str
     render_previews: Callable[[int, int], None]
     """(adapter index, step): writes the preview pictures."""
     stop_requested: bool = False
     _stop_asked: bool = False
     _failed: set[int] = field(default_factory=set)
-    _since: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
+    _since: tuple[int, float] | None = None
 
     @contextmanager
     def stopping_on_signals(self) -> Iterator[None]:
@@ -67,29 +52,30 @@ class Reporter:
 
     def _agree_on_stop(self) -> bool:
         """All processes stop at the same step, or none would answer the others."""
-        if self.accelerator.num_processes == 1:
+        if self.session.accelerator.num_processes == 1:
             return self._stop_asked
-        asked = torch.tensor(float(self._stop_asked), device=self.accelerator.device)
-        return self.accelerator.reduce(asked, "sum").item() > 0
+        asked = torch.tensor(float(self._stop_asked), device=self.session.accelerator.device)
+        return self.session.accelerator.reduce(asked, "sum").item() > 0
 
     def after_step(self, report: StepReport) -> None:
-        training, step = self.configs[0].training, report.step
+        training, step = self.session.configs[0].training, report.step
+        self._since = self._since or (step - 1, report.began)
         self.stop_requested = self._agree_on_stop()
         is_last = step == training.num_steps or self.stop_requested
         if step % training.log_every == 0 or is_last:
             self._log(report)
-        if not self.accelerator.is_main_process:
+        if not self.session.accelerator.is_main_process:
             return
         self._record_failures(step)
         if step % training.checkpoint_every == 0 or is_last:
             self._checkpoint(step)
-        for index, config in enumerate(self.configs):
-            if config.preview.every and step % config.preview.every == 0 and index not in self.diverged:
+        for index, config in enumerate(self.session.configs):
+            if config.preview.every and step % config.preview.every == 0 and index not in self.session.diverged:
                 self.render_previews(index, step)
 
     def _log(self, report: StepReport) -> None:
-        losses = self.accelerator.reduce(report.losses, "mean").tolist()
-        if not self.accelerator.is_main_process:
+        losses = self.session.accelerator.reduce(report.losses, "mean").tolist()
+        if not self.session.accelerator.is_main_process:
             return
         speed = self._images_per_second(report.step)
         distances = [_mean(value for _, value in layers.values()) for layers in self.pack.distances()]
@@ -109,22 +95,22 @@ class Reporter:
             } | ({"boundary": _mean(boundaries)} if boundaries else {})
             append_line(run.events, {key: value for key, value in event.items() if value == value})
             names = {f"{run.path.name}/{key}" if len(self.runs) > 1 else key: value for key, value in event.items()}
-            self.accelerator.log(names, step=report.step)
-        live = [index for index in range(len(self.runs)) if index not in self.diverged]
+            self.session.accelerator.log(names, step=report.step)
+        live = [index for index in range(len(self.runs)) if index not in self.session.diverged]
         loss = _mean(losses[0][index] + losses[1][index] for index in live)
         self.progress.update(report.step, f"loss {loss:.4f}, {speed:.1f} images/s")
 
     def _checkpoint(self, step: int) -> None:
-        for index, (run, config) in enumerate(zip(self.runs, self.configs, strict=True)):
-            if index in self.diverged:
+        for index, (run, config) in enumerate(zip(self.runs, self.session.configs, strict=True)):
+            if index in self.session.diverged:
                 continue
             save_checkpoint(
                 run,
                 step,
                 self.pack.adapters[index],
-                self.optimizer,
-                loss_scale=self.scales[index],
-                base=self.base_name,
+                self.session.optimizer,
+                loss_scale=self.session.scales[index],
+                base=config.model.base,
             )
             prune_checkpoints(run, config.training.keep_checkpoints)
         for index, layers in enumerate(self.pack.distances()):
@@ -134,29 +120,26 @@ class Reporter:
                 | ({"boundary": boundaries[name]} if boundaries else {})
                 for name, (distance, relative) in layers.items()
             }
-            if index not in self.diverged:
+            if index not in self.session.diverged:
                 append_line(self.runs[index].events, {"step": step, "layers": described})
 
     def _record_failures(self, step: int) -> None:
-        for index in self.diverged.keys() - self._failed:
+        for index in self.session.diverged.keys() - self._failed:
             self._failed.add(index)
-            write_json(self.runs[index].path / "failed.json", {"step": step, "reason": self.diverged[index]})
-            self.progress.say(f"{self.runs[index].path}: {self.diverged[index]}; its last checkpoint is kept")
+            write_json(self.runs[index].failure, {"step": step, "reason": self.session.diverged[index]})
+            self.progress.say(f"{self.runs[index].path}: {self.session.diverged[index]}; its last checkpoint is kept")
 
     def _rate(self, index: int) -> float:
-        groups = [group for group in self.optimizer.param_groups if group["adapter"] == index]
+        groups = [group for group in self.session.optimizer.param_groups if group["adapter"] == index]
         return next(group["lr"] for group in groups if not group["is_boundary"])
 
     def _images_per_second(self, step: int) -> float:
         """Photos and class images per second over all adapters since the last log line."""
         last_step, last_time = self._since
         self._since = (step, time.monotonic())
-        training = self.configs[0].training
-        per_step = training.batch_size * (2 if training.prior_weight else 1) * len(self.configs)
+        training = self.session.configs[0].training
+        per_step = training.batch_size * (2 if training.prior_weight else 1) * len(self.session.configs)
         return (step - last_step) * per_step / max(1e-9, self._since[1] - last_time)
-
-    def start_clock(self, step: int) -> None:
-        self._since = (step, time.monotonic())
 
 
 def _mean(values) -> float:

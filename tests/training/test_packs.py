@@ -12,9 +12,10 @@ from delora_sd.adapters.pack import attach_adapters
 from delora_sd.diffusion.cache import LatentStats
 from delora_sd.settings import AdapterConfig, OptimizerConfig, TrainConfig, TrainingConfig
 from delora_sd.training.batches import CellData
-from delora_sd.training.loop import Session, run_loop
+from delora_sd.training.loop import run_loop
 from delora_sd.training.objective import AdaptedUNet
 from delora_sd.training.optimization import build_optimizer
+from delora_sd.training.session import Session
 
 SUBJECTS = 3
 CASES = [  # method, init, prior weight

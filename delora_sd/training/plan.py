@@ -1,0 +1,71 @@
+"""Everything that is decided, and refused, before a model loads."""
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from delora_sd.data.subjects import Subject, load_subject
+from delora_sd.diffusion.bases import Base, find_base
+from delora_sd.diffusion.parts import resolve_device, resolve_dtype
+from delora_sd.errors import UserError
+from delora_sd.run_folder import RunFolder
+from delora_sd.settings import TrainConfig
+from delora_sd.training.door import check_pack, check_prompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A pack that is about to train; the lists run in parallel, one entry per adapter."""
+
+    runs: list[RunFolder]
+    configs: list[TrainConfig]
+    subjects: list[Subject]
+    base: Base
+    accelerator: Accelerator
+    dtype: torch.dtype
+    """Of the frozen base."""
+    size_px: int
+
+
+def make_plan(runs: list[RunFolder], configs: list[TrainConfig]) -> Plan:
+    check_pack(configs)
+    subjects = [load_subject(config.data) for config in configs]
+    for config, subject in zip(configs, subjects, strict=True):
+        check_prompts(config, subject)
+    model = configs[0].model
+    base = find_base(model)
+    accelerator = _accelerator(configs[0], runs[0])
+    return Plan(
+        runs=runs,
+        configs=configs,
+        subjects=subjects,
+        base=base,
+        accelerator=accelerator,
+        dtype=resolve_dtype(model.dtype, accelerator.device),
+        size_px=model.size_px or base.size_px,
+    )
+
+
+def _accelerator(config: TrainConfig, run: RunFolder) -> Accelerator:
+    """Mixed precision is ours (a base in bf16 or fp16, adapters in fp32), so accelerate's is off."""
+    if torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = config.training.allow_tf32
+        torch.backends.cudnn.allow_tf32 = config.training.allow_tf32
+    tracker = config.training.tracker
+    accelerator = Accelerator(
+        cpu=resolve_device().type == "cpu",  # or several CPU processes would each believe to be alone
+        mixed_precision="no",
+        log_with=None if tracker == "none" else tracker,
+        project_dir=run.path,
+    )
+    shares = accelerator.num_processes * config.training.gradient_accumulation
+    if config.training.batch_size % shares:
+        raise UserError(
+            f"training.batch_size: {config.training.batch_size} photos per step cannot be shared by "
+            f"{accelerator.num_processes} processes x {config.training.gradient_accumulation} accumulation parts; "
+            f"use a multiple of {shares}"
+        )
+    if tracker != "none":
+        accelerator.init_trackers("delora_sd")
+    return accelerator
