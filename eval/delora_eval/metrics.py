@@ -34,6 +34,12 @@ class ScoreKind:
     is_share: bool = False
     """True: a share of pictures, shown in percent."""
 
+    def label_for(self, encoder: str) -> str:
+        """Returns the label; the miniature's judges are no DINO and no CLIP, and their numbers say so."""
+        if not encoder.startswith("mini-"):
+            return self.label
+        return self.label.replace("DINO", "mini-DINO").replace("CLIP", "mini-CLIP")
+
     def show(self, value: float | None) -> str:
         """Returns `0.686`, or `82%` for a share."""
         if value is None:

@@ -8,6 +8,7 @@ from delora_eval.metrics import SCORES
 from delora_eval.page_data import RunPage, read_run_page
 from delora_eval.render import render_page
 from delora_eval.run_figures import draw_run
+from delora_eval.score import REFERENCE_SET
 from delora_eval.settings import ReportConfig
 from delora_sd.run_folder import RunFolder, write_text
 
@@ -71,6 +72,7 @@ def render_run(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int) -
         hero=_hero(page),
         figures=draw_run(page),
         totals=_totals_table(page),
+        meters=(("dino", "main", 1.0), ("clip_t", "series-1", _full_scale("clip_t", page))),
     )
 
 
@@ -143,6 +145,13 @@ def _hero(page: RunPage) -> list[tuple[Any, str]]:
     return [(row.pictures[0].thumbnail, row.prompt) for row in chosen]
 
 
-def _totals_table(page: RunPage) -> list[dict[str, Any]]:
-    """Returns every total of every set and protocol, as scored."""
-    return [line for line in page.lines if line["prompt"] is None]
+def _totals_table(page: RunPage) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Returns (title, name, totals) of every picture set and of the photos, the main set first."""
+    titles = {view.name: view.title for view in page.sets} | {
+        REFERENCE_SET: "The photos against each other: the ceiling"
+    }
+    groups = {name: [] for name in titles}
+    for line in page.lines:
+        if line["prompt"] is None:
+            groups.setdefault(line["set"], []).append(line)
+    return [(titles.get(name, name), name, lines) for name, lines in groups.items() if lines]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from delora_eval.metrics import SCORES
 from delora_eval.picture_sets import LISTING, without_identifier
 from delora_eval.protocols import Protocol, find_protocol
 from delora_eval.score import REFERENCE_SET
@@ -82,6 +83,14 @@ class Setting:
     def is_changed(self) -> bool:
         return self.value != self.default
 
+    @property
+    def text(self) -> str:
+        return _show_value(self.value)
+
+    @property
+    def default_text(self) -> str:
+        return _show_value(self.default)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunPage:
@@ -137,6 +146,13 @@ class RunPage:
             ),
             None,
         )
+
+    def label(self, score: str) -> str:
+        """Returns the score's name under the page's protocol."""
+        if self.protocol is None:
+            return SCORES[score].label
+        view = self.protocol.dino if SCORES[score].encoder == "dino" else self.protocol.clip
+        return SCORES[score].label_for(view.encoder)
 
     def is_shown(self, line: dict[str, Any]) -> bool:
         return self.protocol is not None and line["protocol"] == self.protocol.name
@@ -283,6 +299,19 @@ def _read_previews(run: RunFolder, thumbnail_px: int) -> tuple[tuple[str, tuple[
         groups.setdefault(label.removeprefix("step-").split("-")[0].lstrip("0") or "0", []).append(file)
     size = round(thumbnail_px * SMALL_THUMBNAIL)
     return tuple((label, tuple(make_thumbnails(files, size))) for label, files in groups.items())
+
+
+def _show_value(value: Any) -> str:
+    """Returns the value as a settings file spells it."""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_show_value, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_show_value(item)}" for key, item in value.items()) or "none"
+    return str(value)
 
 
 def _read_settings(config: TrainConfig) -> tuple[Setting, ...]:

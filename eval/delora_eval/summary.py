@@ -37,7 +37,7 @@ def _cells(line: dict[str, Any]) -> tuple[str, ...]:
     return (
         line["set"],
         line["protocol"],
-        kind.label,
+        kind.label_for(line["encoder"]),
         kind.show(line["value"]) + stamp,
         *counts,
         line["encoder"],

@@ -10,7 +10,7 @@ from rich.table import Table
 from delora_eval.benchmark.folder import BenchmarkFolder, open_folder, read_chosen, settled_outcome
 from delora_eval.benchmark.grid import Cell, test_cells, tune_cells
 from delora_eval.benchmark.live import Display
-from delora_eval.benchmark.packs import Pack, pack_size
+from delora_eval.benchmark.packs import Pack, find_pack_size
 from delora_eval.benchmark.probe import Probe, measure
 from delora_eval.benchmark.rows import method_label, setting_label
 from delora_eval.benchmark.runner import check_door, split_into_packs
@@ -44,7 +44,6 @@ def print_plan(config: BenchmarkConfig) -> None:
         folder=folder,
         stages=real_stages(config),
         display=Display(),
-        pack_size=pack_size(config.pack),
     )
     check_door(bench, tune + test)
     console = Console()
@@ -52,6 +51,7 @@ def print_plan(config: BenchmarkConfig) -> None:
         if cells:
             console.print(_cell_table(config, folder, title, cells))
     left = [cell for cell in tune + test if settled_outcome(folder, config, cell) is None]
+    bench.pack_size = find_pack_size(config.pack, left, bench.display.say)
     packs = split_into_packs(bench, left)
     amount = count_work(config, packs)
     console.print(_describe(amount, config), highlight=False)
@@ -152,8 +152,8 @@ def _estimate(bench: Bench, amount: Amount, pack: Pack) -> str:
         f"estimate for one worker like this machine: {_show_hours(sum(parts.values()))} ("
         + ", ".join(f"{part} {_show_hours(value)}" for part, value in parts.items())
         + f"), {disk_bytes(amount, probe) / 1e9:.2f} GB on disk\n"
-        f"measured on {pack[0].method}, other methods taken alike: {probe.step_seconds:.3f} s per step of {probe.cells} "
-        f"cells in one batch, "
+        f"measured on {pack[0].method}, other methods taken alike: {probe.step_seconds:.3f} s per step of "
+        f"{probe.cells} cells in one batch, "
         f"{probe.picture_seconds:.3f} s per picture, {probe.score_seconds:.3f} s to score one; loading "
         f"{probe.start_seconds:.1f} s per pack and {probe.set_seconds:.1f} s per picture set"
     )

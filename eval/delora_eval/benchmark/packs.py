@@ -1,32 +1,45 @@
 """Cells that can share a pack do: grouped by what must be equal, by how far they are, and by size."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from delora_eval.benchmark.folder import BenchmarkFolder
 from delora_eval.benchmark.grid import Cell
 from delora_sd.errors import UserError
 
-AUTO_ON_GPU = 30
-"""All subjects of the dataset at once; halved when it does not fit."""
-AUTO_ON_CPU = 8
-"""Beyond it a CPU gains nothing: the products are already large."""
+AUTO = "auto"
 
 Pack = tuple[Cell, ...]
 
 
-def pack_size(setting: str) -> int:
-    """Returns the largest number of cells trained in one batch.
-
-    Raises:
-        UserError: neither `auto` nor a positive number.
-    """
-    if setting == "auto":
-        import torch
-
-        return AUTO_ON_GPU if torch.cuda.is_available() else AUTO_ON_CPU
-    if not setting.isdigit() or int(setting) < 1:
+def check_pack_setting(setting: str) -> None:
+    """Raises UserError when it is neither `auto` nor a positive number."""
+    if setting != AUTO and (not setting.isdigit() or int(setting) < 1):
         raise UserError(f"pack: '{setting}'; expected auto or a whole number of at least 1")
-    return int(setting)
+
+
+def find_pack_size(setting: str, cells: Iterable[Cell], say: Callable[[str], None]) -> int:
+    """Returns how many of the cells train in one batch: what was asked for, or less where it would not fit the GPU."""
+    import torch
+
+    from delora_sd.adapters.delegated import is_packable
+    from delora_sd.training.pack_size import USABLE_SHARE, largest_pack, measure_pack_memory
+
+    packable = [cell.train for cell in cells if cell.train and is_packable(cell.train.adapter.method)]
+    if not packable or setting == "1":
+        return 1
+    if setting == AUTO:
+        return largest_pack(packable[0])
+    wanted = int(setting)
+    if not torch.cuda.is_available():
+        return wanted
+    memory, usable = measure_pack_memory(packable[0]), torch.cuda.mem_get_info()[0] * USABLE_SHARE
+    fitting = max(1, memory.largest_pack(usable))
+    if wanted > fitting:
+        say(
+            f"pack={wanted} needs about {memory.needed_bytes(wanted) / 1e9:.1f} GB of GPU memory, "
+            f"{usable / 1e9:.1f} GB are usable; going on with packs of {fitting}"
+        )
+    return min(wanted, fitting)
 
 
 def make_packs(folder: BenchmarkFolder, cells: Iterable[Cell], size: int) -> list[Pack]:

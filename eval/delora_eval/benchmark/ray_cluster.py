@@ -10,7 +10,7 @@ from typing import Any
 from delora_eval.benchmark.folder import BenchmarkFolder, cell_state, settled_outcome
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.live import Display
-from delora_eval.benchmark.packs import AUTO_ON_CPU, AUTO_ON_GPU, Pack
+from delora_eval.benchmark.packs import AUTO, Pack
 from delora_eval.benchmark.runner import RunCells, open_cells, share_cells, split_into_packs
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.benchmark.stages import Bench, Stages, fail_cell
@@ -33,8 +33,7 @@ def hand_out_packs(config: BenchmarkConfig, make_stages: Callable[[BenchmarkConf
     )
 
     def run_cells(bench: Bench, cells: list[Cell], must_all_end: bool) -> None:
-        if config.pack == "auto":
-            bench.pack_size = AUTO_ON_GPU if config.ray.gpus else AUTO_ON_CPU
+        bench.pack_size = _pack_size(config)
         while left := open_cells(bench, cells):
             packs = {
                 task.remote(settings, make_stages, pack, bench.pack_size, owner, os.getcwd()): pack
@@ -76,6 +75,15 @@ def _stages(make_stages: Callable[[BenchmarkConfig], Stages], config: BenchmarkC
     return _LOADED[key]
 
 
+def _pack_size(config: BenchmarkConfig) -> int:
+    """The workers' memory is not known here: a pack that does not fit is halved there."""
+    from delora_sd.training.pack_size import LARGEST_PACK, LARGEST_PACK_ON_CPU
+
+    if config.pack != AUTO:
+        return int(config.pack)
+    return LARGEST_PACK if config.ray.gpus else LARGEST_PACK_ON_CPU
+
+
 def _connect(config: BenchmarkConfig) -> Any:
     try:
         import ray
@@ -102,6 +110,7 @@ def _follow(ray: Any, bench: Bench, cells: list[Cell], packs: dict[Any, Pack]) -
                 for cell in packs[reference]:
                     if settled_outcome(bench.folder, bench.config, cell) is None:
                         fail_cell(bench, cell, "ray", str(error).strip().split("\n")[-1])
+                        shown.add(cell.id)
         for cell in cells:
             state = cell_state(bench.folder, bench.config, cell)
             if cell.id not in shown and state in ("finished", "diverged", "failed"):

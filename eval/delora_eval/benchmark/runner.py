@@ -19,7 +19,7 @@ from delora_eval.benchmark.folder import (
 from delora_eval.benchmark.grid import Cell, test_cells, tune_cells
 from delora_eval.benchmark.live import Display
 from delora_eval.benchmark.norms import write_weight_norms
-from delora_eval.benchmark.packs import Pack, make_packs, pack_size
+from delora_eval.benchmark.packs import Pack, check_pack_setting, find_pack_size, make_packs
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.benchmark.stages import Bench, Stages, generate_settings, run_pack
 from delora_eval.benchmark.view import paper_names
@@ -42,13 +42,7 @@ def run_phases(config: BenchmarkConfig, stages: Stages, run_cells: RunCells) -> 
     """
     folder = open_folder(config)
     tune, test = tune_cells(config), test_cells(config, read_chosen(folder))
-    bench = Bench(
-        config=config,
-        folder=folder,
-        stages=stages,
-        display=Display(title=config.title),
-        pack_size=pack_size(config.pack),
-    )
+    bench = Bench(config=config, folder=folder, stages=stages, display=Display(title=config.title))
     check_door(bench, tune + test)
     remember_grid(folder, config)
     remember_plan(folder, tune=tune, test=test)
@@ -71,6 +65,7 @@ def check_door(bench: Bench, cells: list[Cell]) -> None:
 
     config = bench.config
     generate_settings(config)
+    check_pack_setting(config.pack)
     for name in config.protocol:
         if name != "auto":
             find_protocol(name)
@@ -125,8 +120,10 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _run_phase(bench: Bench, phase: str, cells: list[Cell], run_cells: RunCells, *, must_all_end: bool) -> None:
     bench.display.title = f"{bench.config.title}{f', {phase}' if phase else ''}"
     bench.display.plan(cells, [cell_state(bench.folder, bench.config, cell) for cell in cells])
-    if open_cells(bench, cells):
+    if left := open_cells(bench, cells):
         with bench.display.running():
+            if bench.config.launcher != "ray":  # there, packs run on machines whose memory is not ours to measure
+                bench.pack_size = find_pack_size(bench.config.pack, left, bench.display.say)
             run_cells(bench, cells, must_all_end)
 
 

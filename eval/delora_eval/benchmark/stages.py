@@ -59,7 +59,7 @@ class Bench:
     folder: BenchmarkFolder
     stages: Stages
     display: Display
-    pack_size: int
+    pack_size: int = 1
     """Falls when a pack did not fit."""
 
 
