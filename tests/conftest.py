@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 # Every docstring claim about shapes is executed.
-jaxtyping.install_import_hook("delora_sd.adapters.factors", "beartype.beartype")
+jaxtyping.install_import_hook(
+    ["delora_sd.adapters.factors", "delora_sd.diffusion.objective", "delora_sd.training.objective"], "beartype.beartype"
+)
 
 
 @pytest.fixture(scope="session")

@@ -161,6 +161,8 @@ def _tails(variant: str) -> tuple[str, ...]:
 
 def _check_parts(name: str, folder: Path) -> None:
     """Raises UserError unless the folder holds every part of a Stable Diffusion with safe weights."""
+    if not folder.is_dir():
+        raise UserError(f"model.base={name}: its folder {folder} is missing; install delora_sd again")
     for part in (*WEIGHT_FILES, "tokenizer", "scheduler"):
         if not (folder / part).is_dir():
             found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"

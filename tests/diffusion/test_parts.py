@@ -54,6 +54,11 @@ def test_v_prediction_comes_from_the_scheduler(tmp_path: Path):
     assert load_noise_scheduler(base).config.prediction_type == "v_prediction"
 
 
+def test_sd2_is_told_by_its_unet(model_copy: Path):
+    _edit(model_copy / "unet" / "config.json", use_linear_projection=True)
+    assert find_base(ModelConfig(base=str(model_copy))).version == "sd2"
+
+
 def test_unet_on_meta_has_shapes_only(tiny_sd: Path):
     base = find_base(ModelConfig(base=str(tiny_sd)))
     meta = load_unet(base, device="meta", dtype=torch.float32)
