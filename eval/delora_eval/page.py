@@ -147,9 +147,8 @@ def _hero(page: RunPage) -> list[tuple[Any, str]]:
 
 def _totals_table(page: RunPage) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """Returns (title, name, totals) of every picture set and of the photos, the main set first."""
-    titles = {view.name: view.title for view in page.sets} | {
-        REFERENCE_SET: "The photos against each other: the ceiling"
-    }
+    titles = {view.name: view.title for view in page.sets}
+    titles[REFERENCE_SET] = "The photos against each other: the ceiling"
     groups = {name: [] for name in titles}
     for line in page.lines:
         if line["prompt"] is None:

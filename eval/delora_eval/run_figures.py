@@ -124,11 +124,11 @@ def _over_steps(page: RunPage) -> Figure | None:
     if len(scored["dino"]) < 2:
         return None
     lines = [
-        Line(points=scored["dino"], label="DINO", look="main"),
-        Line(points=scored["clip_t"], label="CLIP-T", look="series-1"),
+        Line(points=scored["dino"], label=page.label("dino"), look="main"),
+        Line(points=scored["clip_t"], label=page.label("clip_t"), look="series-1"),
     ]
     ceiling = page.ceiling("dino")
-    rules = [] if ceiling is None else [Rule(y=ceiling, label="real photos (DINO)")]
+    rules = [] if ceiling is None else [Rule(y=ceiling, label=f"real photos ({page.label('dino')})")]
     chart = line_chart(lines, title="Scores over steps", x_label="step", rules=rules, from_zero=True)
     legend = tuple((line.label, line.look) for line in lines)
     text = "Subject and prompt fidelity of the checkpoints: the best one is a choice between the two."
