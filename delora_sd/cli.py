@@ -53,9 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def load_commands() -> dict[str, Command]:
-    """Returns {name: command} of every installed package that offers some."""
+    """Returns {name: command} of every installed package that offers some, the maker's first."""
     commands: dict[str, Command] = {}
-    for entry in entry_points(group="delora_sd.commands"):
+    for entry in sorted(entry_points(group="delora_sd.commands"), key=lambda entry: entry.name != "maker"):
         commands |= entry.load()
     if not commands:
         raise UserError("delora_sd is not installed; run `pip install -e .` in its folder, or bash scripts/test.sh")
