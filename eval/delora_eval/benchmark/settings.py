@@ -17,6 +17,7 @@ class TuneConfig:
     subjects: tuple[str, ...] = ("first 3",)
     """Subjects of the search. The paper: the first 3 (App. B)."""
     seeds: tuple[int, ...] = (0,)
+    """Training seeds of the search; every trial is trained once with each."""
     choose: str = "dino"
     """The score that decides, such as dino, clip_i, clip_t: best mean over subjects and seeds."""
 
@@ -54,6 +55,7 @@ class BenchmarkConfig:
     subjects: tuple[str, ...] = ("all",)
     """Names, `all`, or `first N` of the dataset's alphabetical list."""
     seeds: tuple[int, ...] = (0,)
+    """Training seeds; every row is trained once with each."""
     matrix: dict[str, Any] = field(default_factory=dict)
     """{setting: [values]}: every combination becomes a row, for every method."""
     factors: tuple[float, ...] = ()
