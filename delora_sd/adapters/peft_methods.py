@@ -175,8 +175,9 @@ def _build_config(values: dict[str, Any], *, source: Path) -> "PeftConfig":
         raise UserError(f"{source}: peft_type '{kind}' is unknown{nearest_name(kind, known)}")
     if values.get("bias", "none") != "none" or values.get("modules_to_save"):
         raise UserError(f"{source}: bias and modules_to_save train more than the adapter; use bias=none and no modules")
+    ours = {"inference_mode": False, "task_type": None, "base_model_name_or_path": None, "auto_mapping": None}
     try:
-        return PeftConfig.from_peft_type(**(values | {"inference_mode": False, "task_type": None}))
+        return PeftConfig.from_peft_type(**(values | ours))
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{source}: PEFT refuses this configuration: {_first_line(error)}") from None
 

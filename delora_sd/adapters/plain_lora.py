@@ -21,7 +21,7 @@ _PREFIXES = ("base_model.model.", "unet.")
 _PARTS = {
     "lora_A.weight": "down", "lora_down.weight": "down", "lora.down.weight": "down",
     "lora_B.weight": "up", "lora_up.weight": "up", "lora.up.weight": "up",
-    "alpha": "alpha", "dora_scale": "magnitude", "lora_magnitude_vector": "magnitude",
+    "alpha": "alpha", "dora_scale": "dora_scale", "lora_magnitude_vector": "magnitude",
     "lora_magnitude_vector.weight": "magnitude",
 }  # fmt: skip
 _OLD_ATTENTION = {f"processor.to_{part}_lora": f"to_{part}" for part in "qkv"} | {"processor.to_out_lora": "to_out.0"}
@@ -75,7 +75,7 @@ def read_plain_lora(path: Path, layers: Iterable[str]) -> tuple[dict[str, PlainL
 
 
 def _split_key(key: str, path: Path) -> tuple[str, str]:
-    """Returns (layer as the file names it, "down" | "up" | "alpha" | "magnitude")."""
+    """Returns (layer as the file names it, "down" | "up" | "alpha" | "magnitude" | "dora_scale")."""
     for ending, part in _PARTS.items():
         if key.endswith(f".{ending}"):
             return key.removesuffix(f".{ending}"), part
@@ -83,7 +83,8 @@ def _split_key(key: str, path: Path) -> tuple[str, str]:
         for direction in ("down", "up"):
             if key.endswith(f"{old}.{direction}.weight"):
                 return key.removesuffix(f"{old}.{direction}.weight") + new, direction
-    family = next((name for mark, name in _OTHER_FAMILIES.items() if f".{mark}" in key), None)
+    endings = key.split(".")[-2:]
+    family = next((f for mark, f in _OTHER_FAMILIES.items() if any(e.startswith(mark) for e in endings)), None)
     kind = f"a {family} file" if family else "no LoRA"
     raise UserError(
         f"{path} is {kind}: it holds '{key}'; expected lora_down/lora_up, lora.down/lora.up or lora_A/lora_B"
@@ -125,15 +126,18 @@ def _plain_layer(name: str, parts: dict[str, Tensor], declared: dict, path: Path
         if "alpha" in parts
         else pattern_value(declared.get("alpha_pattern"), name, declared.get("lora_alpha", rank))
     )
-    magnitude = _magnitude(name, parts.get("magnitude"), up.shape[0], path)
+    magnitude = _magnitude(name, parts, up.shape[0], path)
     return PlainLayer(down=down, up=up * (alpha / rank), magnitude=magnitude)
 
 
-def _magnitude(name: str, value: Tensor | None, out_features: int, path: Path) -> Tensor | None:
+def _magnitude(name: str, parts: dict[str, Tensor], out_features: int, path: Path) -> Tensor | None:
     """Returns the DoRA scale as (out,). LyCORIS also writes one along the inputs, which DoRA (Liu et al.) has not."""
+    value = parts.get("dora_scale", parts.get("magnitude"))
     if value is None:
         return None
-    if value.numel() != out_features or (value.ndim > 1 and value.shape[0] == 1 and value.shape[1] != out_features):
+    # kohya's has the outputs first, (out, 1, ...); PEFT's is (out,) or, of a convolution, (1, out, 1, 1).
+    is_along_inputs = "dora_scale" in parts and value.ndim > 1 and value.shape[0] != out_features
+    if value.numel() != out_features or is_along_inputs:
         raise UserError(
             f"{path}: layer {name}: a DoRA scale of shape {tuple(value.shape)} cannot be applied; expected one value "
             f"per output ({out_features})"
