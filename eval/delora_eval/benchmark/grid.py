@@ -78,7 +78,7 @@ def test_cells(config: BenchmarkConfig, chosen: dict[str, Point] | None = None) 
         UserError: no cells, unknown names, several base models in one table, a step that is no checkpoint.
     """
     entries = read_methods(config)
-    subjects = choose_subjects(config.subjects, config, key="subjects")
+    subjects = choose_subjects(config.subjects, config, key="subjects") if entries else ()
     found = chosen or {}
     rows = [(entry, tuple(found.get(entry.name, {}) | point for point in entry.points)) for entry in entries]
     cells = _expand(config, rows, subjects, config.seeds)
