@@ -13,7 +13,7 @@ def _train(config: settings.TrainConfig) -> None:
 def _generate(config: settings.GenerateConfig) -> None:
     from delora_sd.generation.generate import generate
 
-    generate(config)
+    print(generate(config))
 
 
 def _export(config: settings.ExportConfig) -> None:

@@ -1,12 +1,12 @@
 """The whole of `generate`: sources, sets, resume, what is written and what is refused."""
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from picture_files import hashes_in, pictures_in
 from PIL import Image
 
 from delora_sd.errors import UserError
@@ -23,17 +23,8 @@ CONTRACT = {
 }  # fmt: skip
 
 
-def _pictures(folder: Path) -> dict[str, np.ndarray]:
-    return {file.name: np.asarray(Image.open(file).copy(), dtype=np.int16) for file in sorted(folder.glob("*.png"))}
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
 def _difference(a: Path, b: Path) -> int:
-    return max(np.abs(x - y).max() for x, y in zip(_pictures(a).values(), _pictures(b).values(), strict=True))
+    return max(np.abs(x - y).max() for x, y in zip(pictures_in(a).values(), pictures_in(b).values(), strict=True))
 
 
 def test_run_folder_gives_every_picture_and_its_line(config, run: Path):
@@ -45,9 +36,9 @@ def test_run_folder_gives_every_picture_and_its_line(config, run: Path):
         "01-a-red-qwe-dog-s0.png",
         "02-a-dog-s0.png",
     ]
-    assert {line["file"] for line in lines} == set(_pictures(folder)) and len(lines) == 6
+    assert {line["file"] for line in lines} == set(pictures_in(folder)) and len(lines) == 6
     assert set(lines[0]) == CONTRACT
-    assert all(picture.shape == (32, 32, 3) for picture in _pictures(folder).values())
+    assert all(picture.shape == (32, 32, 3) for picture in pictures_in(folder).values())
 
 
 def test_default_prompts_are_the_subjects_benchmark(config):
@@ -67,27 +58,27 @@ def test_png_says_how_it_was_made_and_that_it_means_nothing(config):
 
 def test_again_draws_nothing(config, monkeypatch: pytest.MonkeyPatch):
     folder = generate(config())
-    before = _hashes(folder)
+    before = hashes_in(folder)
     monkeypatch.setattr(model_module, "load_model", None)  # would raise if a model were loaded
-    assert generate(config()) == folder and _hashes(folder) == before
+    assert generate(config()) == folder and hashes_in(folder) == before
 
 
 def test_a_deleted_picture_comes_back_and_the_others_are_left_alone(config):
     folder = generate(config(batch_size=2))
-    before = _hashes(folder)
+    before = hashes_in(folder)
     times = {file: file.stat().st_mtime_ns for file in folder.glob("*.png")}
     victim = folder / "01-a-red-qwe-dog-s1.png"
     victim.unlink()
     generate(config(batch_size=2))
-    assert _hashes(folder) == before
+    assert hashes_in(folder) == before
     assert {file for file, time in times.items() if file.stat().st_mtime_ns != time} == {victim}
 
 
 def test_more_images_per_prompt_extend_the_set(config):
     folder = generate(config(images_per_prompt=1))
-    first = _pictures(folder)
+    first = pictures_in(folder)
     assert generate(config(images_per_prompt=3)) == folder
-    assert len(_pictures(folder)) == 9 and all((_pictures(folder)[name] == first[name]).all() for name in first)
+    assert len(pictures_in(folder)) == 9 and all((pictures_in(folder)[name] == first[name]).all() for name in first)
 
 
 @pytest.mark.parametrize("num_writes", [0, 3, 5])
@@ -107,7 +98,7 @@ def test_a_full_disk_at_any_write_resumes_to_the_same_bytes(num_writes: int, con
         with pytest.raises(UserError, match="No space left"):
             generate(config(batch_size=4))
     folder = generate(config(batch_size=4))
-    assert folder.name == undisturbed.name and _hashes(folder) == _hashes(undisturbed)
+    assert folder.name == undisturbed.name and hashes_in(folder) == hashes_in(undisturbed)
 
 
 def test_strength_zero_is_the_base_model(config, tiny_sd: Path, run: Path, tmp_path: Path):
@@ -121,10 +112,10 @@ def test_strength_zero_is_the_base_model(config, tiny_sd: Path, run: Path, tmp_p
         )
     )
     assert zero.name == base.name and zero.name.startswith("base-")
-    assert _hashes(zero) == _hashes(base)
+    assert hashes_in(zero) == hashes_in(base)
 
 
-def test_adapter_strength_and_step_change_the_pictures(config):
+def test_adapter_strength_and_step_change_thepictures_in(config):
     final, half, step, base = (
         generate(config(**changes)) for changes in ({}, {"strength": 0.5}, {"step": 5}, {"strength": 0.0})
     )
@@ -139,7 +130,7 @@ def test_peft_folder_takes_base_and_prompts_from_the_settings(config, run: Path,
     """Its adapter_config.json names the base; the pictures are those of the run."""
     folder = generate(config(run=str(run / "adapter"), output_dir=str(tmp_path), data=DataConfig(class_word="dog")))
     assert folder.parent == tmp_path / "images"
-    assert _hashes(folder) == _hashes(generate(config()))
+    assert hashes_in(folder) == hashes_in(generate(config()))
 
 
 def test_a_kept_model_draws_the_same_pictures_and_is_loaded_once(config, tmp_path: Path, monkeypatch):
@@ -151,7 +142,7 @@ def test_a_kept_model_draws_the_same_pictures_and_is_loaded_once(config, tmp_pat
     kept = [generate(config(output_dir=str(tmp_path / "kept"), **changes), keeper) for changes in sets]
     assert len(loads) == 1
     for folder, changes in zip(kept, sets, strict=True):
-        assert _hashes(folder) == _hashes(generate(config(**changes)))
+        assert hashes_in(folder) == hashes_in(generate(config(**changes)))
 
 
 def test_extra_adapter_is_added(config, run: Path):
@@ -166,12 +157,12 @@ def test_size_can_be_overridden_and_makes_another_set(config):
         generate(config(images_per_prompt=1)),
         generate(config(images_per_prompt=1, model=ModelConfig(size_px=48))),
     )
-    assert small != large and next(iter(_pictures(large).values())).shape == (48, 48, 3)
+    assert small != large and next(iter(pictures_in(large).values())).shape == (48, 48, 3)
 
 
 def test_prompts_without_class_word_need_none(config, tiny_sd: Path, tmp_path: Path):
     plain = {"run": "base", "output_dir": str(tmp_path), "model": ModelConfig(base=str(tiny_sd))}
-    assert len(_pictures(generate(config(prompts=("a dog",), images_per_prompt=1, **plain)))) == 1
+    assert len(pictures_in(generate(config(prompts=("a dog",), images_per_prompt=1, **plain)))) == 1
     with pytest.raises(UserError, match=r"needs data\.class_word"):
         generate(config(**plain))
 
