@@ -24,7 +24,6 @@ class Pose:
     y: float = 0.5
     half: float = 0.5
     tilt: float = 0.0
-    mirrored: bool = False
 
 
 class Pen:
@@ -35,9 +34,9 @@ class Pen:
         self.pose = pose
         self.layer = Image.new("RGBA", (self.side, self.side), (0, 0, 0, 0))
         self._draw = ImageDraw.Draw(self.layer)
-        angle, flip = math.radians(pose.tilt), -1.0 if pose.mirrored else 1.0
+        angle = math.radians(pose.tilt)
         cos, sin = math.cos(angle), math.sin(angle)
-        self._matrix = np.array([[flip * cos, -sin], [flip * sin, cos]]) * pose.half * self.side
+        self._matrix = np.array([[cos, -sin], [sin, cos]]) * pose.half * self.side
         self._offset = np.array([pose.x, pose.y]) * self.side
 
     def to_pixels(self, points: Sequence[Point]) -> list[Point]:

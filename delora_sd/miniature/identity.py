@@ -13,7 +13,10 @@ CLASS_WORDS = (
     "dog", "toy", "boot", "glasses", "cartoon", "teapot", "vase",
 )  # fmt: skip
 PATTERNS = ("plain", "stripes", "dots", "halves", "band", "patches")
-PATTERN_ODDS = (0.3, 0.14, 0.14, 0.14, 0.14, 0.14)
+PATTERN_ODDS = (0.5, 0.1, 0.1, 0.1, 0.1, 0.1)
+# Few second and accent colours: the base model then has less to guess, and draws cleaner subjects for its budget.
+SECOND_COLOURS = ("white", "black", "brown", "yellow")
+ACCENT_COLOURS = ("red", "blue", "green", "yellow", "pink")
 VARIANTS = 3  # each proportion and the accessory take this many values
 HELD_OUT_SHARE = 10  # one identity in this many is kept from pretraining
 
@@ -48,12 +51,13 @@ def draw_identity(
 ) -> Identity:
     """A random identity of the asked side of the split."""
     while True:
-        first, second, accent = rng.permutation(list(COLOURS))[:3].tolist()
-        if main is not None and main in (second, accent):
+        colour = main or str(rng.choice(list(COLOURS)))
+        second, accent = str(rng.choice(SECOND_COLOURS)), str(rng.choice(ACCENT_COLOURS))
+        if len({colour, second, accent}) < 3:
             continue
         drawn = Identity(
             class_word=class_word or str(rng.choice(CLASS_WORDS)),
-            main=main or first,
+            main=colour,
             second=second,
             accent=accent,
             pattern=str(rng.choice(PATTERNS, p=PATTERN_ODDS)),

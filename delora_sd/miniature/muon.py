@@ -43,13 +43,13 @@ class Muon(torch.optim.Optimizer):
         for p in params:
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
             momentum.lerp_(p.grad, 1 - MOMENTUM)
-            direction = p.grad.lerp(momentum, MOMENTUM).flatten(1)
-            by_shape.setdefault(tuple(direction.shape), []).append((p, direction))
+            direction = as_matrix(p.grad.lerp_(momentum, MOMENTUM)).bfloat16()
+            by_shape.setdefault(tuple(direction.shape), []).append((as_matrix(p), direction))
         for (rows, columns), items in by_shape.items():
             updates = orthogonalise(torch.stack([direction for _, direction in items]))
             scale = lr * max(1.0, rows / columns) ** 0.5
-            for (p, _), update in zip(items, updates, strict=True):
-                p.add_(update.view(p.shape).to(p.dtype), alpha=-scale)
+            for (weights, _), update in zip(items, updates, strict=True):
+                weights.add_(update, alpha=-scale)
 
     def _adam_step(self, params: list[Tensor], lr: float) -> None:
         for p in params:
@@ -64,14 +64,21 @@ class Muon(torch.optim.Optimizer):
             p.addcdiv_(state["mean"], scale, value=-lr / (1 - BETAS[0] ** count))
 
 
+def as_matrix(tensor: Tensor) -> Tensor:
+    """A (rows, columns) view without a copy, whatever the memory format of a convolution's kernel."""
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor.permute(0, 2, 3, 1).flatten(1)
+    return tensor.flatten(1)
+
+
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrices, roughly, by Newton-Schulz iteration; (count, rows, columns)."""
+    """The nearest (semi-)orthogonal matrices, roughly, by Newton-Schulz iteration; bf16 (count, rows, columns)."""
     a, b, c = NEWTON_SCHULZ
-    x = matrices.bfloat16()
+    x = matrices
     is_tall = x.shape[1] > x.shape[2]
-    x = x.mT if is_tall else x
+    x = (x.mT if is_tall else x).contiguous()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if is_tall else x

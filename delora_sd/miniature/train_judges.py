@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from delora_sd.miniature.dataset import PICTURES_EACH, Pictures
 from delora_sd.miniature.judges import DINO_CONFIG, MEAN, STD, clip_config, new_mini_clip, new_mini_dino
@@ -71,7 +72,8 @@ def train_mini_dino(
         return {"loss": float(loss.detach()), "found": float((likeness.argmax(1) == partner).float().mean())}
 
     plan = StagePlan(name="mini_dino", folder=folder, minutes=minutes)
-    train_stage(plan, {"model": model}, optimizer, step=step, say=say)
+    with sdpa_kernel(_attention_kernel(device)):
+        train_stage(plan, {"model": model}, optimizer, step=step, say=say)
     return model.eval()
 
 
@@ -103,5 +105,13 @@ def train_mini_clip(
         return {"loss": float(loss.detach()), "right": float(right)}
 
     plan = StagePlan(name="mini_clip", folder=folder, minutes=minutes)
-    train_stage(plan, {"model": model}, optimizer, step=step, say=say)
+    with sdpa_kernel(_attention_kernel(device)):
+        train_stage(plan, {"model": model}, optimizer, step=step, say=say)
     return model.eval()
+
+
+def _attention_kernel(device: torch.device) -> list[SDPBackend]:
+    """Plain matmuls on a CPU, where the fused kernel's backward pass takes most of a step."""
+    if device.type == "cpu":
+        return [SDPBackend.MATH]
+    return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
