@@ -7,7 +7,7 @@ from delora_sd.settings import DoctorConfig
 
 def check_encoders(config: DoctorConfig) -> list[Finding]:
     """Every judge's weights: bundled, or in the hub's cache."""
-    from delora_eval.encoders import ENCODERS
+    from delora_eval.encoder_weights import ENCODERS
 
     return [_encoder_finding(encoder_id) for encoder_id in ENCODERS]
 
@@ -16,7 +16,7 @@ CHECKS: list[Check] = [check_encoders]
 
 
 def _encoder_finding(encoder_id: str) -> Finding:
-    from delora_eval.encoders import ENCODERS, find_weights
+    from delora_eval.encoder_weights import ENCODERS, find_weights
     from delora_eval.settings import EncoderConfig
 
     spec = ENCODERS[encoder_id]

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from delora_eval.encoders import Encoder, Weights, find_weights, load_encoder, pick_device, read_texts, see_pictures
+from delora_eval.encoder_weights import Weights, find_weights
+from delora_eval.encoders import Encoder, load_encoder, pick_device, read_texts, see_pictures
 from delora_eval.images import Preprocessing, hash_file, is_black, prepare
 from delora_eval.protocols import View
 from delora_eval.settings import EncoderConfig

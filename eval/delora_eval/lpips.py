@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from delora_eval.encoders import HASH_DIGITS
+from delora_eval.encoder_weights import HASH_DIGITS
 from delora_eval.images import hash_file
 from delora_sd.data.images import open_photo, to_square, to_tensor
 from delora_sd.errors import UserError

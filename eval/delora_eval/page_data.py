@@ -1,12 +1,11 @@
 """What a run's page shows, read from its folder. Whatever is not there yet is None or empty, never an error."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from delora_eval.metrics import SCORES
-from delora_eval.picture_sets import LISTING, without_identifier
+from delora_eval.page_sets import SMALL_THUMBNAIL, SetView, read_set_views
 from delora_eval.protocols import Protocol, find_protocol
 from delora_eval.score import REFERENCE_SET
 from delora_eval.thumbnails import Thumbnail, make_thumbnails
@@ -15,60 +14,6 @@ from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
 from delora_sd.run_folder import RunFolder, read_json, read_lines
 from delora_sd.settings import TrainConfig
-
-SMALL_THUMBNAIL = 0.6
-"""Pictures of all but the main set are this much smaller: a page with ten sets must still open on a phone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """One picture on the page."""
-
-    thumbnail: Thumbnail
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptRow:
-    """The pictures of one prompt and their scores."""
-
-    index: int
-    prompt: str
-    pictures: tuple[Shown, ...]
-    scores: dict[str, float]
-    """{score: value} under the page's protocol."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetView:
-    """One picture set."""
-
-    name: str
-    rows: tuple[PromptRow, ...]
-    num_pictures: int
-    strength: float | None
-    is_base: bool
-    step: int | None
-    names_subject: bool
-    sampling: dict[str, Any]
-    totals: dict[str, dict[str, Any]]
-    """{score: its line} under the page's protocol."""
-
-    @property
-    def title(self) -> str:
-        """What the set is, in words."""
-        if self.is_base:
-            return "The base model, asked the same" if self.names_subject else "The base model's own class pictures"
-        if not self.names_subject:
-            return "The class, without naming the subject"
-        parts = ["The subject in new contexts"]
-        parts += [f"after step {self.step:,}"] if self.step is not None else []
-        parts += [f"strength {self.strength:g}"] if self.strength not in (None, 1) else []
-        return ", ".join(parts)
-
-    @property
-    def num_shown(self) -> int:
-        return sum(len(row.pictures) for row in self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +122,7 @@ def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int
         class_word=subject["class_word"],
         photos=photos,
         photos_problem=problem,
-        sets=_read_sets(run, config, lines, protocols[:1], pictures_per_prompt, thumbnail_px),
+        sets=read_set_views(run, config, lines, protocols[:1], pictures_per_prompt, thumbnail_px),
         events=[event for event in events if "loss" in event],
         layers=[event for event in events if "layers" in event],
         previews=_read_previews(run, thumbnail_px),
@@ -204,91 +149,6 @@ def _read_photos(
         return names, (), str(error)
     names = {"name": subject.name, "class_word": subject.class_word}
     return names, tuple(make_thumbnails(subject.photos, thumbnail_px)), ""
-
-
-def _read_sets(
-    run: RunFolder,
-    config: TrainConfig,
-    lines: list[dict[str, Any]],
-    protocol: Sequence[str],
-    pictures_per_prompt: int,
-    thumbnail_px: int,
-) -> tuple[SetView, ...]:
-    listings = {path.parent: read_lines(path) for path in sorted(run.images.glob(f"*/{LISTING}"))}
-    shown = [line for line in lines if line["protocol"] in protocol]
-    views = []
-    for folder, pictures in listings.items():
-        if pictures:
-            views.append((folder, pictures, _describe_set(folder.name, pictures, shown, config.data.identifier)))
-    views.sort(key=lambda view: _importance(view[2]))
-    sizes = [thumbnail_px] + [round(thumbnail_px * SMALL_THUMBNAIL)] * len(views)
-    return tuple(
-        SetView(**described, rows=_read_rows(folder, pictures, shown, described["name"], pictures_per_prompt, size))
-        for (folder, pictures, described), size in zip(views, sizes, strict=False)
-    )
-
-
-def _describe_set(
-    name: str, pictures: list[dict[str, Any]], lines: list[dict[str, Any]], identifier: str
-) -> dict[str, Any]:
-    first = pictures[0]
-    prompts = [picture.get("prompt", "") for picture in pictures]
-    return {
-        "name": name,
-        "num_pictures": len(pictures),
-        "strength": first.get("strength"),
-        "is_base": first.get("strength") == 0 and not first.get("extra_adapters"),
-        "step": first.get("step"),
-        "names_subject": any(without_identifier(prompt, identifier) != prompt for prompt in prompts),
-        "sampling": {
-            key: first[key]
-            for key in ("num_inference_steps", "guidance", "negative_prompt", "size_px", "adapter")
-            if first.get(key) not in (None, "")
-        },
-        "totals": {
-            line["score"]: line for line in lines if line["set"] == name and line["prompt"] is None and line["subject"]
-        },
-    }
-
-
-def _importance(described: dict[str, Any]) -> tuple:
-    """The subject before class prompts, the adapter before the base, full strength first, late before early."""
-    strength = described["strength"]
-    is_full = strength is None or strength == 1
-    step = float("inf") if described["step"] is None else described["step"]
-    return not described["names_subject"], described["is_base"], not is_full, -step, -described["num_pictures"]
-
-
-def _read_rows(
-    folder: Path,
-    pictures: list[dict[str, Any]],
-    lines: list[dict[str, Any]],
-    name: str,
-    pictures_per_prompt: int,
-    thumbnail_px: int,
-) -> tuple[PromptRow, ...]:
-    scores: dict[str, dict[str, float]] = {}
-    for line in lines:
-        if line["set"] == name and line["prompt"] is not None and line["value"] is not None:
-            scores.setdefault(line["prompt"], {})[line["score"]] = line["value"]
-    by_prompt: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for picture in pictures:
-        by_prompt.setdefault((picture.get("prompt_index", 0), picture.get("prompt", "")), []).append(picture)
-    chosen = {
-        key: sorted(group, key=lambda picture: picture.get("seed", 0))[:pictures_per_prompt]
-        for key, group in by_prompt.items()
-    }
-    files = [folder / picture["file"] for group in chosen.values() for picture in group]
-    thumbnails = iter(make_thumbnails(files, thumbnail_px))
-    return tuple(
-        PromptRow(
-            index=index,
-            prompt=prompt,
-            pictures=tuple(Shown(thumbnail=next(thumbnails), seed=picture.get("seed", 0)) for picture in group),
-            scores=scores.get(prompt, {}),
-        )
-        for (index, prompt), group in chosen.items()
-    )
 
 
 def _read_previews(run: RunFolder, thumbnail_px: int) -> tuple[tuple[str, tuple[Thumbnail, ...]], ...]:

@@ -97,7 +97,7 @@ def _fingerprint(judge: Judge, protocol: Protocol, task: Task, group: Sequence[P
         "protocol": repr(protocol),
         "weights": [use_weights(judge, view.encoder).hash for view in (protocol.dino, protocol.clip)],
         "photos": {name: hash_files(judge, subject.photos) for name, subject in task.subjects.items()},
-        "classes": {name: subject.class_word for name, subject in task.subjects.items()},
+        "classes": {name: (subject.class_word, subject.is_live) for name, subject in task.subjects.items()},
         "pictures": [
             (key, picture.prompt, picture.text, picture.seed)
             for key, picture in zip(hash_files(judge, [picture.file for picture in own]), own, strict=True)

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from delora_eval.embedding import Judge
-from delora_eval.encoders import ENCODERS, Encoder, Weights
+from delora_eval.encoder_weights import ENCODERS, Weights
+from delora_eval.encoders import Encoder
 from delora_eval.images import HALF, Preprocessing
 from delora_eval.settings import EncoderConfig
 from PIL import Image

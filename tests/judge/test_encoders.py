@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 import torch
-from delora_eval.encoders import ENCODERS, _build_dino, find_weights, load_encoder, read_texts, see_pictures
+from delora_eval.encoder_weights import ENCODERS, find_weights
+from delora_eval.encoders import _build_dino, load_encoder, read_texts, see_pictures
 from delora_eval.settings import EncoderConfig
 from safetensors.torch import save_file
 
