@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from delora_sd.adapters.formats import read_adapter_config
 from delora_sd.adapters.merging import check_strength, merged_adapters
@@ -26,6 +27,8 @@ def merge_checkpoint(config: MergeConfig) -> None:
     Raises:
         UserError: no adapter, no output, a strength outside 0..2, or a base without files.
     """
+    from rich.console import Console
+
     from delora_sd.diffusion.parts import find_base, load_unet
 
     check_strength("strength", config.strength)
@@ -41,13 +44,14 @@ def merge_checkpoint(config: MergeConfig) -> None:
     dtype = _DTYPES[config.precision]
     unet = load_unet(base, device="cpu", dtype=torch.float32)
     with merged_adapters(unet, {adapter: config.strength}):
-        unet = unet.to(dtype)
+        nn.Module.to(unet, dtype)  # diffusers' own `to` logs a warning about nothing
 
         def write(folder: Path) -> None:
             unet.save_pretrained(folder / "unet", safe_serialization=True)
             _copy_other_parts(base.folder, folder, dtype)
 
         write_folder(output, write)
+    Console().print(f"{output}: {base.name} with {adapter} at strength {config.strength:g}, {config.precision}")
 
 
 def _base_of(adapter: Path) -> ModelConfig:

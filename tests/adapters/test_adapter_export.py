@@ -76,6 +76,29 @@ def test_every_tool_computes_what_the_native_adapter_computes(
     } == {}
 
 
+@pytest.mark.parametrize("precision", TOLERANCE)
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+def test_pictures_equal_those_of_the_native_adapter(make_run, pipeline, layout, precision):
+    run, _ = make_run(config_of("delora"))
+    export_adapter(ExportConfig(run=str(run.path), layout=layout, precision=precision))
+
+    def picture():
+        settings = {"num_inference_steps": 3, "guidance_scale": 3.0, "output_type": "np"}
+        return pipeline("a dog", generator=torch.Generator().manual_seed(0), **settings).images[0]
+
+    pipeline.set_progress_bar_config(disable=True)
+    base = picture()
+    with merged_adapters(pipeline.unet, {run.path: 1.0}):
+        native = picture()
+    pipeline.load_lora_weights(str(run.export), weight_name=export_path(run, layout).name, local_files_only=True)
+    try:
+        exported = picture()
+    finally:
+        pipeline.unload_lora_weights()
+    assert abs(native - base).max() > 2e-2
+    assert abs(exported - native).max() < TOLERANCE[precision]
+
+
 @pytest.mark.parametrize("method", ["dora", "oft"])
 def test_what_is_not_low_rank_is_exported_by_svd_with_the_kept_energy(make_run, base_unet, capsys, method):
     run, adapted = make_run(config_of(method, num_blocks=2))
