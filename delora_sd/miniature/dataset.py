@@ -90,7 +90,8 @@ def load_shards(folder: Path, num_groups: int) -> Pictures:
     """The pretraining set of `num_groups` identities as one array."""
     firsts = range(0, num_groups, GROUPS_PER_SHARD)
     pixels = np.concatenate([np.load(_shard_path(folder, first)) for first in firsts])
-    lines = [line for first in firsts for line in _shard_path(folder, first).with_suffix(".jsonl").open()]
+    tables = [_shard_path(folder, first).with_suffix(".jsonl").read_text(encoding="utf-8") for first in firsts]
+    lines = [line for table in tables for line in table.splitlines()]
     return Pictures(pixels=pixels, records=tuple(_record(json.loads(line)) for line in lines))
 
 

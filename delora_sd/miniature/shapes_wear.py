@@ -54,10 +54,8 @@ def draw_sneaker(pen: Pen, look: Look) -> None:
 def draw_boot(pen: Pen, look: Look) -> None:
     """A tall boot from the side: cuff in the second colour, dark sole with a heel, buckle in the accent colour."""
     wide, top = 0.06 * look.wide, -0.86 - 0.1 * look.tall
-    look.skin_blob(
-        pen,
-        [(-0.52 - wide, top), (0.2 + wide, top), (0.16, 0.05), (0.42, 0.28), (0.86, 0.42), (0.9, 0.76), (0.2, 0.8), (-0.5, 0.8), (-0.46, 0.1)],
-    )  # fmt: skip
+    leg = [(-0.52 - wide, top), (0.2 + wide, top), (0.16, 0.05), (0.42, 0.28), (0.86, 0.42)]
+    look.skin_blob(pen, [*leg, (0.9, 0.76), (0.2, 0.8), (-0.5, 0.8), (-0.46, 0.1)])
     pen.box(-0.58 - wide, top - 0.06, 0.27 + wide, top + 0.22, look.second, corner=0.1)
     pen.box(-0.56, 0.72, 0.95, 0.86, INK, corner=0.06)
     pen.polygon([(-0.56, 0.8), (-0.12, 0.8), (-0.18, 1.0), (-0.54, 1.0)], INK)

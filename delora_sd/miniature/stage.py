@@ -93,7 +93,9 @@ def _resume(plan: StagePlan, modules: dict[str, nn.Module], optimizer: Muon) -> 
     tensors = load_file(plan.checkpoint)
     for name, module in modules.items():
         prefix = f"module/{name}/"
-        module.load_state_dict({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
+        module.load_state_dict(
+            {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        )
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer/"):

@@ -1,6 +1,7 @@
-"""The miniature's CLIPTokenizer and CLIPTextModel: every word of the world is one token, any other text still tokenises."""
+"""The miniature's CLIPTokenizer and CLIPTextModel: a word of the world is one token, others fall back to letters."""
 
 from collections import Counter
+from itertools import pairwise
 
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -34,7 +35,7 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
     """Byte-pair merges, most frequent pair first, until every word is a single symbol."""
     split = {word: [*word[:-1], word[-1] + WORD_END] for word in words}
     merges = []
-    while pairs := Counter(pair for symbols in split.values() for pair in zip(symbols, symbols[1:], strict=False)):
+    while pairs := Counter(pair for symbols in split.values() for pair in pairwise(symbols)):
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         merges.append(best)
         split = {word: _merge(symbols, best) for word, symbols in split.items()}
@@ -71,7 +72,9 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
     """Padded token ids (captions, 24)."""
-    return tokenizer(captions, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt").input_ids
+    return tokenizer(
+        captions, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+    ).input_ids
 
 
 @torch.no_grad()

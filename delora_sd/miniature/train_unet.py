@@ -9,12 +9,22 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTokenizer
 
+from delora_sd.miniature.dataset import Pictures
 from delora_sd.miniature.muon import Muon
 from delora_sd.miniature.stage import StagePlan, train_stage
-from delora_sd.miniature.text import TEXT_WIDTH, new_text_encoder, new_tokenizer, settle_identifiers, token_ids
+from delora_sd.miniature.text import (
+    MAX_TOKENS,
+    TEXT_WIDTH,
+    new_text_encoder,
+    new_tokenizer,
+    settle_identifiers,
+    token_ids,
+)
+from delora_sd.miniature.train_vae import encode_latents
 from delora_sd.run_folder import write_folder
 
 BLOCK_CHANNELS = (128, 160)
@@ -29,6 +39,14 @@ class TrainingSet:
 
     latents: torch.Tensor
     tokens: torch.Tensor
+
+
+def training_set(pictures: Pictures, vae: AutoencoderKL) -> TrainingSet:
+    """Pictures encoded once, captions tokenised once."""
+    latents = (encode_latents(vae, pictures.pixels) * vae.config.scaling_factor).half()
+    captions = [caption for record in pictures.records for caption in record.captions]
+    tokens = token_ids(new_tokenizer(), captions).view(len(latents), -1, MAX_TOKENS).short()
+    return TrainingSet(latents=latents, tokens=tokens)
 
 
 def new_unet(latent_channels: int, latent_side: int) -> UNet2DConditionModel:
@@ -117,6 +135,13 @@ def train_unet(
 def _update_average(average: nn.Module, model: nn.Module, number: int) -> None:
     decay = min(EMA_DECAY, (1 + number) / (10 + number))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+def averaged_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights `{unet.*, text_encoder.*}` of the stage's checkpoint, finished or not."""
+    prefix = "module/average/"
+    tensors = load_file(folder / "unet.safetensors")
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def export_pipeline(vae: AutoencoderKL, weights: dict[str, torch.Tensor], folder: Path) -> None:

@@ -74,7 +74,9 @@ def encode_latents(vae: AutoencoderKL, pixels: np.ndarray, *, batch: int = 128) 
     parts = []
     for start in range(0, len(pixels), batch):
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            parts.append(vae.encode(to_model_range(pixels[start : start + batch], device)).latent_dist.mode().float().cpu())
+            parts.append(
+                vae.encode(to_model_range(pixels[start : start + batch], device)).latent_dist.mode().float().cpu()
+            )
     return torch.cat(parts)
 
 
