@@ -2,8 +2,7 @@
 
 import math
 
-from delora_sd.adapters.delegated import known_methods
-from delora_sd.adapters.methods import check_adapter_config
+from delora_sd.adapters.delegated import check_known
 from delora_sd.config import flatten, load_config
 from delora_sd.data.prompts import class_prompt, instance_prompt, render_prompt
 from delora_sd.data.subjects import Subject
@@ -28,7 +27,7 @@ def check_config(config: TrainConfig) -> None:
     """Raises UserError for settings no run could satisfy."""
     if not config.output_dir:
         raise UserError("output_dir: missing; give a run folder, such as output_dir=runs/dog")
-    check_adapter_config(config.adapter, known_methods())
+    check_known(config.adapter)
     training, optimizer = config.training, config.optimizer
     for key, value in {
         "training.num_steps": training.num_steps,
