@@ -15,6 +15,7 @@ from delora_eval.picture_sets import Picture, PictureSet
 from delora_eval.protocols import Protocol
 from delora_sd.data.prompts import benchmark_prompts, render_prompt
 from delora_sd.data.subjects import Subject, dreambooth
+from delora_sd.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,17 @@ def candidate_texts(
 
 
 def keep_scored(judge: Judge, protocol: Protocol, pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
-    """Returns (the pictures the protocol scores, how many are black)."""
-    black = black_pictures(judge, [picture.file for picture in pictures])
+    """Returns (the pictures the protocol scores, how many are black). All are embedded on the way, each decoded once.
+
+    Raises:
+        UserError: a damaged picture.
+    """
+    files = [picture.file for picture in pictures]
+    try:
+        embed_pictures(judge, files, [protocol.dino, protocol.clip])
+    except UserError as error:
+        raise UserError(f"{error}; a generated picture: delete it and run `delora-sd generate` again") from None
+    black = black_pictures(judge, files)
     if not protocol.skips_black:
         return list(pictures), sum(black)
     return [picture for picture, is_black in zip(pictures, black, strict=True) if not is_black], sum(black)

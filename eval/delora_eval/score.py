@@ -1,7 +1,9 @@
 """`delora-sd score`: pictures and photos in, scores.jsonl out. Scored again only when something changed.
 
-Every line carries what its number depends on: protocol, encoder, hash of its weights, counts, and whether any
-weights were random.
+One line per (set, protocol, score): its total (`prompt` null) and one line per prompt; over several subjects also the
+pooled total (`subject` null). Every line carries what its number depends on: `protocol`, `encoder`, `weights` (hash),
+`pairs`, `images`, `photos`, `random_weights` (of the encoder), `random_base` (of the model that drew the pictures),
+`inputs` (fingerprint of all of it), and for some scores `threshold` or `candidates`.
 """
 
 import hashlib

@@ -83,6 +83,25 @@ def test_missing_weights_say_what_is_needed_where_it_looked_and_what_to_do(tmp_p
     assert "encoders.weights_dir" in message and "random_weights=true" in message and "\n" not in message
 
 
+def test_the_hub_is_asked_for_the_safetensors_only_and_its_failure_is_one_line(dino_file, monkeypatch):
+    asked = []
+
+    def download(repository, file):
+        asked.append((repository, file))
+        if repository.endswith("dino"):
+            return str(dino_file)
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert find_weights("dino/vit-s-16", EncoderConfig()).file == dino_file
+    with pytest.raises(UserError, match=r"the hub \(ConnectionError\)") as caught:
+        find_weights("clip/vit-b-32", EncoderConfig())
+    assert "\n" not in str(caught.value)
+    assert [file for _, file in asked] == ["model.safetensors", "open_clip_model.safetensors"]
+
+
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".pth"])
 def test_pickles_are_refused_unread(tmp_path, suffix):
     file = tmp_path / f"dino{suffix}"

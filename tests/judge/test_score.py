@@ -118,7 +118,7 @@ def test_a_missing_picture_is_named_before_anything_is_scored(run):
 def test_a_damaged_picture_is_named_and_nothing_is_written(run):
     file = run / "images/main/01-s1.png"
     file.write_bytes(file.read_bytes()[:60])
-    with pytest.raises(UserError, match=r"01-s1\.png"):
+    with pytest.raises(UserError, match=r"01-s1\.png.*delete it and run `delora-sd generate` again"):
         score_lines(ScoreConfig(run=str(run)))
     assert not (run / "scores.jsonl").exists()
 

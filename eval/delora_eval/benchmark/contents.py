@@ -13,7 +13,7 @@ LEADING = ("dino", "clip_i", "clip_t")
 """The scores of the main table."""
 
 MOST_COMPARED_ROWS = 6
-"""Up to here every pair of rows is compared; beyond, each with the first."""
+"""Up to here every pair of rows is compared."""
 
 MOST_COLUMNS = 10
 """Rows that a per-subject table shows as columns; scores.csv has them all."""
@@ -51,8 +51,7 @@ def main_table(view: View, protocol: ProtocolView) -> Table:
 def difference_table(view: View, protocol: ProtocolView) -> Table:
     """Paired differences over the subjects both have: what is left when easy and hard subjects cancel."""
     rows = [row for row in protocol.rows if "dino" in row.scores]
-    everyone = list(itertools.combinations(rows, 2))
-    pairs = everyone if len(rows) <= MOST_COMPARED_ROWS else [(rows[0], row) for row in rows[1:]]
+    pairs = _compared(rows)
     scores = [score for score in LEADING if all(score in row.scores for row in rows)]
     lines = [
         (f"{second.title} − {first.title}", *(_show_difference(_difference(first, second, score)) for score in scores))
@@ -256,6 +255,16 @@ def _main_notes(view: View, protocol: ProtocolView) -> list[str]:
     if view.is_random:
         notes.append("RANDOM WEIGHTS: a base model or an encoder was untrained; these numbers mean nothing.")
     return notes
+
+
+def _compared(rows: list[Row]) -> list[tuple[Row, Row]]:
+    """Every pair of a small table; in a sweep each method with the first one at the same setting."""
+    if len(rows) <= MOST_COMPARED_ROWS:
+        return list(itertools.combinations(rows, 2))
+    leaders = {str(row.setting): row for row in rows if row.method == rows[0].method}
+    return [
+        (leaders[str(row.setting)], row) for row in rows if row.method != rows[0].method and str(row.setting) in leaders
+    ] or [(rows[0], row) for row in rows[1:]]
 
 
 def _difference(first: Row, second: Row, score: str) -> Estimate:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 INK, SOFT, LINE, PANEL = "#1d1c1a", "#6b6861", "#e6e2d9", "#fffffe"
-SERIES = ("#2f6cb5", "#c0731f", "#1f8a7d", "#b8406f", "#7b5cc2", "#5c7a29", "#8a5a44", "#4d5b6b")
+SERIES = ("#2f6cb5", "#c0731f", "#1f8a7d", "#7b5cc2", "#b8406f", "#5c7a29", "#8a5a44", "#4d5b6b")
 MARKERS = "osD^vPX*"
 """Methods differ by colour and by marker: a printed page may be grey."""
 
 _THEMED = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PANEL: "var(--panel)"} | {
-    colour: f"var(--series-{index})" for index, colour in enumerate(SERIES[:6], start=1)
+    colour: f"var(--series-{index})" for colour, index in zip(SERIES, (1, 3, 2, 4, 5, 6), strict=False)
 }
 """What the page's style sheet decides instead."""
 

@@ -31,24 +31,38 @@ def plane_figure(view: View, protocol: ProtocolView) -> Drawing | None:
     if not rows:
         return None
 
+    several = len(rows) > len({row.method for row in rows})
+
     def paint(figure: Any, axes: list[Any]) -> None:
-        axis = axes[0]
-        for row in rows:
-            style = look(_series(view, row))
-            path = [(s["clip_t"].seeds.mean, s["dino"].seeds.mean) for s in _scored_steps(protocol, row)]
-            if len(path) > 1:
+        axis, named = axes[0], set()
+        for method, own in _by_method(rows).items():
+            style = look(_methods(view).index(method))
+            for path in _paths(protocol, own):
                 axis.plot(
                     *zip(*path, strict=True), color=style["color"], alpha=0.45, linewidth=1, marker=".", markersize=4
                 )
-            _point(axis, row.scores["clip_t"], row.scores["dino"], label=row.title, **style)
+            for row in own:
+                label = (row.label if several else row.title) if method not in named else None
+                named.add(method)
+                _point(axis, row.scores["clip_t"], row.scores["dino"], label=label, is_one_of_many=several, **style)
+                if several:
+                    place = (row.scores["clip_t"].seeds.mean, row.scores["dino"].seeds.mean)
+                    text = setting_label(row.setting)
+                    axis.annotate(text, place, xytext=(5, 4), textcoords="offset points", fontsize=6.5, color=SOFT)
         if "dino" in protocol.real:
             axis.axhline(protocol.real["dino"], color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
             axis.annotate(
-                "real photos", (1, protocol.real["dino"]), xycoords=("axes fraction", "data"), ha="right", va="bottom"
+                "real photos",
+                (1, protocol.real["dino"]),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                fontsize=8,
+                color=SOFT,
             )
         axis.set_xlabel(f"prompt fidelity ({SCORES['clip_t'].label}) →")
         axis.set_ylabel(f"subject fidelity ({SCORES['dino'].label}) →")
-        _legend(axis, len(rows))
+        _legend(axis, len(named))
 
     path = " Small dots: earlier checkpoints." if len(protocol.steps) > 1 else ""
     return draw(
@@ -143,7 +157,7 @@ def map_figure(view: View, protocol: ProtocolView, method: str) -> Drawing | Non
             image = axis.imshow(grid, origin="lower", cmap="cividis", aspect="auto")
             low, high = image.get_clim()
             for (column, row), value in _numbered(grid):
-                is_dark = math.isnan(value) or value < (low + high) / 2
+                is_dark = math.isnan(value) or value <= (low + high) / 2
                 text = "×" if math.isnan(value) else f"{value:.2f}"
                 axis.text(column, row, text, ha="center", va="center", fontsize=8, color=_on(is_dark, value))
             axis.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
@@ -194,7 +208,16 @@ def norms_figure(view: View) -> Drawing | None:
     )
 
 
-def _point(axis: Any, across: RowScore, up: RowScore, *, label: str, color: str, marker: str) -> None:
+def _point(
+    axis: Any,
+    across: RowScore,
+    up: RowScore,
+    *,
+    label: str | None,
+    color: str,
+    marker: str,
+    is_one_of_many: bool,
+) -> None:
     x, y = across.seeds.mean, up.seeds.mean
     axis.errorbar(
         x,
@@ -204,10 +227,10 @@ def _point(axis: Any, across: RowScore, up: RowScore, *, label: str, color: str,
         fmt=marker,
         color=color,
         label=label,
-        elinewidth=1,
-        capsize=2.5,
+        elinewidth=0.6 if is_one_of_many else 1,
+        capsize=0 if is_one_of_many else 2.5,
         markeredgecolor=PANEL,
-        markersize=8,
+        markersize=6 if is_one_of_many else 8,
     )
 
 
@@ -233,8 +256,16 @@ def _cross(style: dict[str, str]) -> dict[str, Any]:
     return {"color": style["color"], "marker": "x", "linestyle": "none", "clip_on": False}
 
 
-def _scored_steps(protocol: ProtocolView, row: Row) -> list[dict[str, RowScore]]:
-    return [scores for scores in protocol.at_steps(row).values() if {"dino", "clip_t"} <= scores.keys()]
+def _paths(protocol: ProtocolView, rows: list[Row]) -> list[list[tuple[float, float]]]:
+    """Points of a method that belong in an order: the checkpoints of each row, or the rows along the factor."""
+    paths = [list(protocol.at_steps(row).values()) for row in rows]
+    if all(FACTOR in row.setting for row in rows):
+        paths.append([row.scores for row in sorted(rows, key=lambda row: row.setting[FACTOR])])
+    points = [
+        [(s["clip_t"].seeds.mean, s["dino"].seeds.mean) for s in path if {"dino", "clip_t"} <= s.keys()]
+        for path in paths
+    ]
+    return [path for path in points if len(path) > 1]
 
 
 def _legend(axis: Any, count: int) -> None:
