@@ -57,7 +57,7 @@ COMMANDS = {
         config=settings.ScoreConfig,
         run=_score,
         positional=("run",),
-        example="delora-sd score runs/rex protocol=[dreambooth,oft]",
+        example="delora-sd score runs/rex protocol=oft",
     ),
     "report": Command(
         summary="Write one self-contained HTML page about a run or a benchmark.",
