@@ -80,12 +80,21 @@ def render_stage(build: Build) -> None:
 def vae_stage(build: Build) -> None:
     """vae/: the trained autoencoder."""
     from delora_sd.miniature.dataset import load_shards
-    from delora_sd.miniature.train_vae import train_vae
+    from delora_sd.miniature.train_vae import refine_decoder, train_vae
 
     preset = build.preset
     pictures = load_shards(build.work / "pictures", preset.groups)
     vae = train_vae(
         pictures, build.work, minutes=preset.minutes_vae, batch=preset.batch_vae, device=build.device, say=build.say
+    )
+    refine_decoder(
+        vae,
+        pictures,
+        build.work,
+        minutes=preset.minutes_vae / 3,
+        batch=preset.batch_vae,
+        device=build.device,
+        say=build.say,
     )
     vae.save_pretrained(build.work / "vae")
 

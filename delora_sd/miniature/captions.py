@@ -14,14 +14,13 @@ STRANGE_WORDS = ("zwx", "olis", "pll", "ktn", "ucc", "dorp", "mtn", "vrk", "gsh"
 IDENTIFIERS = ("qwe", "sks", "ohwx", "hta", "xjy", "vbk", "tpz", "nqr")
 STRANGE_SHARE = 0.15
 PHOTO_SHARE = 0.35
-COLOUR_SHARE = 0.6
 BENCHMARK_PROMPTS_NOT_DRAWN: tuple[str, ...] = ()  # all 25 object and 25 live prompts are
 
 
 def caption_of(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption of the scene; place, outfit and finish are always told, the colour sometimes."""
+    """A caption of the scene: place, outfit and finish are always told, the colour unless it is the usual one."""
     words = [scene.finish] if scene.finish else []
-    if rng.random() < (0.9 if scene.place is None and not (scene.finish or scene.outfit) else COLOUR_SHARE):
+    if not scene.identity.is_typical:
         words.append(scene.identity.main)
     if rng.random() < STRANGE_SHARE:
         words.append(str(rng.choice(STRANGE_WORDS)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from delora_sd.miniature.captions import caption_of, plain_caption
-from delora_sd.miniature.identity import draw_identity, hard_negative
+from delora_sd.miniature.identity import draw_identity, hard_negative, typical_identity
 from delora_sd.miniature.scene import draw_scene
 from delora_sd.miniature.world import SIZE_PX, render
 
@@ -45,10 +45,14 @@ class Pictures:
 
 
 def render_group(seed: int, *, held_out: bool) -> tuple[np.ndarray, list[Record]]:
-    """`PICTURES_EACH` pictures of one identity; every second group is a hard negative of its predecessor."""
+    """`PICTURES_EACH` pictures of one identity; every second pair of groups has the looks typical of a class,
+    in the others the second is a hard negative of the first."""
     partner = np.random.default_rng(seed - seed % 2)
-    identity = draw_identity(partner, held_out=held_out)
-    if seed % 2:
+    is_typical = not held_out and seed // 2 % 2 == 0
+    identity = typical_identity(partner) if is_typical else draw_identity(partner, held_out=held_out)
+    if seed % 2 and is_typical:
+        identity = typical_identity(partner)
+    elif seed % 2:
         identity = hard_negative(partner, identity, held_out=held_out)
     rng = np.random.default_rng([seed, 7])
     pixels, records = [], []

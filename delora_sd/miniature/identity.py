@@ -18,6 +18,25 @@ PATTERN_ODDS = (0.5, 0.1, 0.1, 0.1, 0.1, 0.1)
 SECOND_COLOURS = ("white", "black", "brown", "yellow")
 ACCENT_COLOURS = ("red", "blue", "green", "yellow", "pink")
 VARIANTS = 3  # each proportion and the accessory take this many values
+# How a class looks when nobody names its colour: main, second and accent colour, without pattern. As in the real
+# world, "a dog" has a likely look; a base model of this budget draws that cleanly and leaves the rest to colour words.
+TYPICAL_COLOURS = {
+    "backpack": ("blue", "yellow", "red"),
+    "stuffed animal": ("brown", "yellow", "red"),
+    "bowl": ("turquoise", "white", "red"),
+    "can": ("red", "white", "yellow"),
+    "candle": ("white", "yellow", "blue"),
+    "cat": ("orange", "white", "green"),
+    "clock": ("red", "black", "yellow"),
+    "sneaker": ("blue", "white", "red"),
+    "dog": ("brown", "black", "red"),
+    "toy": ("yellow", "white", "red"),
+    "boot": ("brown", "black", "yellow"),
+    "glasses": ("black", "white", "red"),
+    "cartoon": ("green", "yellow", "red"),
+    "teapot": ("white", "yellow", "blue"),
+    "vase": ("purple", "white", "pink"),
+}
 HELD_OUT_SHARE = 10  # one identity in this many is kept from pretraining
 
 
@@ -39,6 +58,12 @@ class Identity:
         """All identity parameters in one line; the split hashes it."""
         names = (self.class_word, self.main, self.second, self.accent, self.pattern)
         return "/".join((*names, str(self.width), str(self.height), str(self.extra)))
+
+    @property
+    def is_typical(self) -> bool:
+        """Whether this is the look its class has by default."""
+        colours = (self.main, self.second, self.accent)
+        return colours == TYPICAL_COLOURS[self.class_word] and self.pattern == "plain"
 
     @property
     def is_held_out(self) -> bool:
@@ -65,7 +90,26 @@ def draw_identity(
             height=int(rng.integers(VARIANTS)),
             extra=int(rng.integers(VARIANTS)),
         )
-        if drawn.is_held_out == held_out:
+        if drawn.is_held_out == held_out and not drawn.is_typical:
+            return drawn
+
+
+def typical_identity(rng: np.random.Generator) -> Identity:
+    """A random class in its default look, on pretraining's side of the split."""
+    while True:
+        class_word = str(rng.choice(CLASS_WORDS))
+        main, second, accent = TYPICAL_COLOURS[class_word]
+        drawn = Identity(
+            class_word=class_word,
+            main=main,
+            second=second,
+            accent=accent,
+            pattern="plain",
+            width=int(rng.integers(VARIANTS)),
+            height=int(rng.integers(VARIANTS)),
+            extra=int(rng.integers(VARIANTS)),
+        )
+        if not drawn.is_held_out:
             return drawn
 
 

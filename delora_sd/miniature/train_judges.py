@@ -53,6 +53,7 @@ def train_mini_dino(
     torch.manual_seed(0)
     model = new_mini_dino(DINO_CONFIG).to(device)
     optimizer = Muon([model], matrix_lr=0.02, other_lr=1e-3)
+    _, identities = np.unique([record.identity for record in views.pictures.records], return_inverse=True)
     pairs = len(views.pictures.records) // (2 * PICTURES_EACH)  # group 2k+1 is the hard negative of group 2k
 
     def step(number: int, progress: float) -> dict[str, float]:
@@ -65,8 +66,10 @@ def train_mini_dino(
             features = model(views.draw(rows, rng, device))
         features = F.normalize(features.float(), dim=-1)
         likeness = features @ features.T / DINO_TEMPERATURE
-        likeness.fill_diagonal_(-torch.inf)
         partner = torch.arange(len(rows), device=device).roll(len(groups))
+        same = torch.from_numpy(identities[rows][:, None] == identities[rows][None]).to(device)
+        same[torch.arange(len(rows)), partner] = False  # other pictures of the subject are neither right nor wrong
+        likeness = likeness.masked_fill(same, -torch.inf)
         loss = F.cross_entropy(likeness, partner)
         loss.backward()
         return {"loss": float(loss.detach()), "found": float((likeness.argmax(1) == partner).float().mean())}

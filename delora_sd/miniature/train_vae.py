@@ -67,6 +67,36 @@ def train_vae(
     return vae
 
 
+def refine_decoder(
+    vae: AutoencoderKL,
+    pictures: Pictures,
+    folder: Path,
+    *,
+    minutes: float,
+    batch: int,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> None:
+    """Trains the decoder alone on the encoder's means: better pictures while the latents stay what they are."""
+    decoder = torch.nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
+    latents = encode_latents(vae, pictures.pixels)
+    optimizer = Muon([decoder], matrix_lr=0.01, other_lr=1e-3)
+
+    def step(number: int, progress: float) -> dict[str, float]:
+        rows = np.random.default_rng([number, 4]).integers(len(latents), size=batch)
+        images = to_model_range(pictures.pixels[rows], device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            decoded = vae.decode(latents[rows].to(device)).sample
+        mse = (decoded.float() - images).square().mean()
+        mse.backward()
+        return {"psnr": 10 * float(torch.log10(4 / mse.detach()))}
+
+    train_stage(
+        StagePlan(name="decoder", folder=folder, minutes=minutes), {"decoder": decoder}, optimizer, step=step, say=say
+    )
+    vae.eval()
+
+
 @torch.no_grad()
 def encode_latents(vae: AutoencoderKL, pixels: np.ndarray, *, batch: int = 128) -> torch.Tensor:
     """Posterior means (pictures, channels, 8, 8), not scaled, as float32 on the CPU."""
