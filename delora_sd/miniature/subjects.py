@@ -68,21 +68,28 @@ NUM_PICTURES = (4, 5, 6)
 STUDIO_PICTURES = 2  # of each subject; the others lie in places of the world
 
 
-def subject_identity(name: str, seed: int) -> Identity:
-    """The held-out identity that carries a subject's name under a seed."""
-    rng = np.random.default_rng([seed, list(SUBJECT_CLASSES).index(name)])
+def subject_identities(seed: int) -> dict[str, Identity]:
+    """The held-out identity of every subject; two subjects of one class never share their main colour."""
+    chosen: dict[str, Identity] = {}
+    for index, (name, class_word) in enumerate(SUBJECT_CLASSES.items()):
+        taken = {identity.main for identity in chosen.values() if identity.class_word == class_word}
+        chosen[name] = _wished_identity(np.random.default_rng([seed, index]), name, taken)
+    return chosen
+
+
+def _wished_identity(rng: np.random.Generator, name: str, taken: set[str]) -> Identity:
     wish = WISHES.get(name, {})
     main = str(wish["main"]) if "main" in wish else None
     while True:
         identity = draw_identity(rng, held_out=True, class_word=SUBJECT_CLASSES[name], main=main)
-        if "extra" not in wish or identity.extra == wish["extra"]:
+        is_granted = "extra" not in wish or identity.extra == wish["extra"]
+        if is_granted and (identity.main not in taken or main is not None):
             return identity
 
 
-def subject_scenes(name: str, seed: int) -> list[Scene]:
+def subject_scenes(name: str, identity: Identity, seed: int) -> list[Scene]:
     """4 to 6 scenes of one subject in different places."""
     rng = np.random.default_rng([seed, list(SUBJECT_CLASSES).index(name), 1])
-    identity = subject_identity(name, seed)
     count = int(rng.choice(NUM_PICTURES))
     places = [None] * STUDIO_PICTURES + rng.permutation(list(CONTEXTS))[: count - STUDIO_PICTURES].tolist()
     return [place_subject(rng, identity, place=place) for place in places]
@@ -90,8 +97,8 @@ def subject_scenes(name: str, seed: int) -> list[Scene]:
 
 def write_subjects(folder: Path, *, seed: int) -> None:
     """Writes `<name>/00.png ...` for all 30 subjects and `classes.csv`."""
-    for name in SUBJECT_CLASSES:
-        for index, scene in enumerate(subject_scenes(name, seed)):
+    for name, identity in subject_identities(seed).items():
+        for index, scene in enumerate(subject_scenes(name, identity, seed)):
             write_bytes(folder / name / f"{index:02d}.png", png_bytes(render(scene)))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")

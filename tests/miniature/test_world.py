@@ -17,7 +17,7 @@ from delora_sd.miniature.dataset import TRAIN_SEED, load_shards, render_group, r
 from delora_sd.miniature.identity import CLASS_WORDS, LIVE_CLASSES, draw_identity
 from delora_sd.miniature.outfits import OUTFITS
 from delora_sd.miniature.scene import FINISHES, place_subject
-from delora_sd.miniature.subjects import SHIPPED_SEED, SUBJECT_CLASSES, png_bytes, subject_identity, subject_scenes
+from delora_sd.miniature.subjects import SHIPPED_SEED, SUBJECT_CLASSES, png_bytes, subject_identities, subject_scenes
 from delora_sd.miniature.world import SIZE_PX, picture_and_caption, render, scene_from_seed
 
 
@@ -60,7 +60,7 @@ def test_every_context_and_finish_changes_the_picture(class_word):
 
 
 def test_subjects_are_unknown_to_pretraining():
-    identities = [subject_identity(name, SHIPPED_SEED) for name in SUBJECT_CLASSES]
+    identities = list(subject_identities(SHIPPED_SEED).values())
     assert all(identity.is_held_out for identity in identities)
     assert len({identity.key for identity in identities}) == len(SUBJECT_CLASSES) == 30
     trained = {
@@ -76,7 +76,7 @@ def test_shipped_subjects_are_what_their_seed_renders():
     lines = (SUBJECTS_FOLDER / "classes.csv").read_text().splitlines()
     assert lines[0] == "subject_name,class" and dict(line.split(",") for line in lines[1:]) == SUBJECT_CLASSES
     for name in ("dog", "vase", "rc_car"):
-        scenes = subject_scenes(name, SHIPPED_SEED)
+        scenes = subject_scenes(name, subject_identities(SHIPPED_SEED)[name], SHIPPED_SEED)
         files = sorted((SUBJECTS_FOLDER / name).glob("*.png"))
         assert 4 <= len(files) == len(scenes) <= 6
         assert [file.read_bytes() for file in files] == [png_bytes(render(scene)) for scene in scenes]
