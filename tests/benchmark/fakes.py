@@ -149,7 +149,11 @@ def _write_scores(output: Path, method: str, subject: str, seed: int, sets: dict
     lines = [_line("reference photos", None, subject, name, 0.9, None) for name in ("real_dino", "real_clip_i")]
     for name, (step, value, is_subject) in sets.items():
         dino = dino_of(method, subject, seed, value)
-        scores = {"dino": dino, "clip_i": dino + 0.1, "clip_t": 0.3, "copy_rate": 0.0} if is_subject else {"pres": 0.2}
+        scores = (
+            {"dino": dino, "clip_i": dino + 0.1, "clip_t": round(0.31 - dino / 20, 6), "copy_rate": 0.0}
+            if is_subject
+            else {"pres": 0.2}
+        )
         if not is_subject and step != 0:
             scores["drift_dino"] = 0.1
         for score, mean in scores.items():

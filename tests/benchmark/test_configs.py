@@ -51,7 +51,7 @@ def test_header_states_command_cost_and_source(name):
 @pytest.mark.parametrize("name", FILES)
 def test_settings_are_known_and_scored_steps_are_saved(name, monkeypatch):
     monkeypatch.setattr(
-        grid, "_subject_names", lambda dataset: tuple(f"subject{index:02d}" for index in range(29)) + ("vase",)
+        grid, "_subject_names", lambda dataset: (*(f"subject{index:02d}" for index in range(29)), "vase")
     )
     config = load(name)
     generate_settings(config)

@@ -75,12 +75,13 @@ def _prompt_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Ce
     numbers = view.config.sheet_prompts
     pictures = {row.name: _pictures(view, cells[row.name], row.step) for row in rows}
     known = {number: line["prompt"] for listed in pictures.values() for number, (_, line) in listed.items()}
-    shown = tuple(number for number in numbers if number in known) or tuple(sorted(known))[: len(numbers)]
+    wanted = [number for number in numbers if number in known]
+    shown = sorted((wanted + sorted(known.keys() - set(wanted)))[: len(numbers)])
     return Sheet(
         subject=subject,
         photos=_photos(view, cells),
         columns=tuple(known[number] for number in shown),
-        prompt_numbers=shown,
+        prompt_numbers=tuple(shown),
         strips=tuple(
             Strip(
                 method=row.method,

@@ -12,7 +12,7 @@ from delora_eval.benchmark.figures import build_figures
 from delora_eval.benchmark.folder import BenchmarkFolder, read_plan
 from delora_eval.benchmark.page import render_benchmark
 from delora_eval.benchmark.pictures import build_sheets
-from delora_eval.benchmark.tables import Table, render_csv, render_latex, render_markdown
+from delora_eval.benchmark.tables import Table, escape_markdown, render_csv, render_latex, render_markdown
 from delora_eval.benchmark.view import View, read_view
 from delora_sd import __version__
 from delora_sd.run_folder import read_json, write_bytes, write_json, write_text
@@ -30,7 +30,7 @@ def report_benchmark(folder: BenchmarkFolder) -> Path:
 
 def render_summary(view: View, tables: list[Table], figures: list[Drawing]) -> str:
     """Returns the report as Markdown; figures are files beside it."""
-    lines = [f"# {view.config.title}", ""]
+    lines = [f"# {escape_markdown(view.config.title)}", ""]
     if view.is_random:
         lines += ["**RANDOM WEIGHTS: these numbers prove that the pipeline runs and mean nothing else.**", ""]
     if view.is_miniature:

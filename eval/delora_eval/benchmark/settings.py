@@ -82,7 +82,7 @@ class BenchmarkConfig:
     weight_norms: bool = False
     """Fig. 4: mean column norms of the base model's projections, by block. Needs no cells."""
     sheet_prompts: tuple[int, ...] = (0, 4, 10, 18)
-    """Prompt numbers shown in the picture sheets; all others are a click away in the folder."""
+    """Prompt numbers shown in the picture sheets; a list without them shows its first ones."""
     pack: str = "auto"
     """Cells trained in one batch: a number, or auto (the largest that fits, at most 30)."""
     launcher: Literal["local", "accelerate", "ray"] = "local"

@@ -42,8 +42,8 @@ def render_markdown(table: Table) -> str:
     """Returns a GitHub table with its title and notes."""
     aligned = [":--" if place < table.text_columns else "--:" for place in range(len(table.columns))]
     lines = [_markdown_row(table.columns), _markdown_row(aligned), *map(_markdown_row, table.rows)]
-    notes = [f"- {_escape_markdown(note)}" for note in table.notes]
-    return "\n".join([f"### {_escape_markdown(table.title)}", "", *lines, *([""] if notes else []), *notes, ""])
+    notes = [f"- {escape_markdown(note)}" for note in table.notes]
+    return "\n".join([f"### {escape_markdown(table.title)}", "", *lines, *([""] if notes else []), *notes, ""])
 
 
 def render_csv(table: Table) -> str:
@@ -81,10 +81,10 @@ def render_latex(table: Table) -> str:
 
 
 def _markdown_row(cells) -> str:
-    return "| " + " | ".join(_escape_markdown(cell) for cell in cells) + " |"
+    return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Prompts are somebody's text: neither a bar nor HTML may leave its cell."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
 

@@ -1,0 +1,198 @@
+"""The report against numbers computed by hand, and the page opened in a browser."""
+
+import csv
+import html
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from delora_eval.benchmark.contents import build_tables, main_table, scores_csv
+from delora_eval.benchmark.launchers import run_benchmark
+from delora_eval.benchmark.report import report_benchmark
+from delora_eval.benchmark.results import read_results, select_steps
+from delora_eval.benchmark.rows import setting_label
+from delora_eval.benchmark.tables import Table, render_csv, render_latex, render_markdown
+from delora_eval.benchmark.view import read_view
+
+from .fakes import Failures, dino_of, fake_stages
+
+ATTACK = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def benchmark(make_config):
+    """A finished benchmark of two methods, two subjects, two seeds and two steps."""
+
+    def run(failures: Failures | None = None, **changes):
+        config = make_config(**{"steps": [20, 40], "title": f"Study {ATTACK}", "paper": "table3"} | changes)
+        return run_benchmark(config, lambda settings: fake_stages(settings, failures))
+
+    return run
+
+
+def test_main_table_equals_a_hand_computation(benchmark):
+    view = read_view(benchmark())
+    table = main_table(view, view.main)
+    assert [row[0] for row in table.rows] == ["Real images", "lora", "delora"]
+    for method, row in zip(("lora", "delora"), table.rows[1:], strict=True):
+        seeds = [statistics.mean(dino_of(method, subject, seed, 40) for subject in ("dog", "cat")) for seed in (0, 1)]
+        std = statistics.stdev(seeds)
+        digits = 3 if std >= 0.01 else 4
+        assert row[2] == f"{statistics.mean(seeds):.3f} ± {std:.{digits}f} ({max(seeds):.3f})"
+    assert table.rows[0][2] == "0.900"
+    assert table.rows[2][-2:] == ("0.686 ± 0.0056 (0.693)", "0.820 ± 0.0027 (0.820)")
+
+
+def test_subject_fidelity_never_stands_without_prompt_fidelity(benchmark):
+    view = read_view(benchmark())
+    for table in build_tables(view):
+        if any(column == "DINO" for column in table.columns):
+            assert "CLIP-T" in table.columns, table.name
+
+
+def test_every_number_is_in_the_csv(benchmark):
+    view = read_view(benchmark())
+    rows = list(csv.DictReader(render_csv(scores_csv(view)).splitlines()))
+    own = [row for row in rows if row["score"] == "dino"]
+    assert len(own) == 2 * 2 * 2 * 2
+    for row in own:
+        assert float(row["value"]) == dino_of(row["method"], row["subject"], int(row["seed"]), int(row["step"]))
+
+
+def test_checkpoint_rules_choose_the_last_the_best_and_the_best_of_each_prompt(benchmark):
+    folder = benchmark()
+    results = read_results(folder, read_view(folder).cells)
+    assert {result.step for result in select_steps(results, "fixed_step")} == {40}
+    assert {result.step for result in select_steps(results, "best_step_per_method")} == {40}
+    per_prompt = select_steps(results, "best_step_per_prompt")
+    assert {result.step for result in per_prompt} == {None}
+    for result in per_prompt:
+        cell = result.cell
+        expected = dino_of(cell.method, cell.subject, cell.seed, 40)
+        assert result.totals["dino"].value == pytest.approx(expected)
+        assert result.totals["dino"].pairs == 8
+
+
+def test_a_row_that_lost_cells_says_so(benchmark):
+    view = read_view(benchmark(Failures(diverges=("delora",))))
+    tables = {table.name: table for table in build_tables(view)}
+    assert tables["results"].rows[2][0] == "delora (4 of 4 diverged)"
+    assert {row[1] for row in tables["failures"].rows} == {"diverged"}
+    assert "the loss was not finite at step 20" in tables["failures"].rows[0][2]
+
+
+def test_report_writes_every_form_and_links_nothing(benchmark):
+    folder = benchmark()
+    for name in ("results", "differences", "steps", "further", "subjects", "cost"):
+        assert all((folder.tables / f"{name}{ending}").stat().st_size for ending in (".md", ".csv", ".tex"))
+    for name in ("plane", "steps"):
+        assert (folder.figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        ElementTree.parse(folder.figures / f"{name}.svg")
+    page = folder.report.read_text()
+    assert not re.search(r'(?:src|href)="(?!data:|#)[^"]+"', page)
+    assert "url(http" not in page and "@import" not in page
+    assert ATTACK not in page and "&lt;script&gt;" in page
+    assert "<script>snow</script>" not in page
+    assert ATTACK not in folder.markdown.read_text()
+
+
+def test_the_same_benchmark_gives_the_same_bytes(benchmark):
+    folder = benchmark()
+    before = {path: path.read_bytes() for path in (folder.report, folder.markdown, folder.figures / "plane.svg")}
+    folder.inputs.unlink()
+    report_benchmark(folder)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_random_weights_and_the_miniature_are_announced(benchmark):
+    folder = benchmark()
+    assert "Miniature world." in folder.report.read_text() and "RANDOM WEIGHTS" not in folder.report.read_text()
+    for scores in folder.path.glob("cells/*/scores.jsonl"):
+        scores.write_text(scores.read_text().replace('"random_weights": false', '"random_weights": true'))
+    report_benchmark(folder)
+    assert "RANDOM WEIGHTS" in folder.report.read_text() and "RANDOM WEIGHTS" in folder.markdown.read_text()
+
+
+def test_sweep_and_map_figures_appear_with_their_axes(benchmark):
+    train = {"optimizer.lr": 1e-3}
+    methods = {"lora": train, "delora": train}
+    swept = benchmark(methods=methods, factors=[1, 4], projection="to_out.0", steps=[])
+    assert (swept.figures / "sweep.svg").exists()
+
+
+def test_map_of_two_settings(benchmark):
+    matrix = {"optimizer.lr": [1e-3, 1e-2], "adapter.boundary": [2, 8]}
+    folder = benchmark(methods={"delora": {}}, matrix=matrix, steps=[], seeds=[0])
+    assert (folder.figures / "map-delora.svg").exists()
+
+
+def test_settings_are_named_as_the_field_names_them():
+    assert setting_label({"optimizer.lr": 0.02, "adapter.boundary": 8.0}) == "lr 0.02, λ 8"
+    assert setting_label({"factor": 4, "adapter.init": "mirrored"}) == "×4, init mirrored"
+
+
+def test_tables_are_valid_in_every_form():
+    rows = (("a_b & <b>|", "0.5 ± 0.1"), ("=SUM(A1)", "-1.5"))
+    table = Table(name="t", title="50% of #1", columns=("Method", "λ"), rows=rows, notes=("a note",))
+    assert r"a\_b \& <b>|" in render_latex(table) and r"50\% of \#1" in render_latex(table)
+    assert "| a_b &amp; &lt;b>\\| | 0.5 ± 0.1 |" in render_markdown(table)
+    assert list(csv.reader(render_csv(table).splitlines()))[2] == ["'=SUM(A1)", "-1.5"]
+
+
+PROBE = """
+<script>
+window.addEventListener("load", () => {
+  const shown = (selector) => [...document.querySelectorAll(selector)].filter((element) => element.offsetParent).length;
+  const choose = (what, value) => {
+    const select = document.querySelector(`select[data-filter="${what}"]`);
+    select.value = value;
+    select.dispatchEvent(new Event("change"));
+  };
+  const all = { sheets: shown(".sheet-panel"), strips: shown(".strip[data-method]"), frames: shown(".frame") };
+  choose("subject", "cat");
+  const cat = { sheets: shown(".sheet-panel") };
+  choose("method", "delora");
+  const delora = { strips: shown(".strip[data-method]") };
+  choose("subject", "");
+  choose("method", "");
+  choose("prompt", "1");
+  const prompt = { frames: shown(".frame") };
+  choose("prompt", "");
+  const broken = [...document.images].filter((image) => image.src !== "data:," && !image.naturalWidth).length;
+  const wide = document.documentElement.scrollWidth > innerWidth;
+  document.title = JSON.stringify({ all, cat, delora, prompt, broken, wide });
+});
+</script>"""
+
+
+def open_in_browser(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess:
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--disable-component-update", "--disable-sync", f"--user-data-dir={profile}"]
+    command += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom", *flags]
+    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=180)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="NO CHROMIUM: the page is not opened in a browser")
+def test_a_browser_shows_every_picture_and_filters_without_a_console_message(benchmark, tmp_path):
+    """The page's policy turns every attempted request into a console message, so silence means no request."""
+    folder = benchmark(steps=[])
+    done = open_in_browser(folder.report, tmp_path / "profile")
+    assert "Subject fidelity against prompt fidelity" in done.stdout and "CONSOLE" not in done.stderr
+    page = folder.report.read_text().replace(' loading="lazy"', "")
+    probed = tmp_path / "probed.html"
+    probed.write_text(re.sub(r"<meta http-equiv=.*", "", page).replace("</body>", PROBE + "</body>"))
+    done = open_in_browser(probed, tmp_path / "profile", "--window-size=520,900")
+    title = html.unescape(re.search(r"<title>(.*?)</title>", done.stdout).group(1))
+    assert json.loads(title) == {
+        "all": {"sheets": 2, "strips": 4, "frames": 8},
+        "cat": {"sheets": 1},
+        "delora": {"strips": 1},
+        "prompt": {"frames": 4},
+        "broken": 0,
+        "wide": False,
+    }
