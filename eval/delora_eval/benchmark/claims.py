@@ -93,7 +93,7 @@ class Claims:
 
     def _create(self, name: str) -> bool:
         """Creates the claim with its content in one step: a link to a finished file fails when the name exists."""
-        temporary = self.folder / f".partial-{self._token}-{threading.get_ident()}"
+        temporary = self.folder / f".new-{self._token}-{threading.get_ident()}"
         content = {"owner": self.owner, "token": self._token, "pid": os.getpid(), "started": _start_time(os.getpid())}
         temporary.write_text(json.dumps(content | {"machine": _machine()}))
         try:
@@ -106,7 +106,7 @@ class Claims:
 
     def _discard(self, name: str, stale: dict[str, Any]) -> bool:
         """Removes a stale claim; a fresh one that took its place since we looked is put back."""
-        aside = self.folder / f".partial-stale-{self._token}"
+        aside = self.folder / f".stale-{self._token}"
         try:
             os.rename(self._path(name), aside)
         except FileNotFoundError:
@@ -125,7 +125,7 @@ class Claims:
 
     def _silent_seconds(self, name: str) -> float:
         """Age of the last heartbeat by the file system's own clock: machines' clocks differ."""
-        probe = self.folder / f".partial-clock-{self._token}"
+        probe = self.folder / f".clock-{self._token}"
         probe.touch()
         try:
             return probe.stat().st_mtime - self._path(name).stat().st_mtime

@@ -23,6 +23,7 @@ from delora_eval.benchmark.packs import Pack, check_pack_setting, find_pack_size
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.benchmark.stages import Bench, Stages, generate_settings, run_pack
 from delora_eval.benchmark.view import paper_names
+from delora_sd.atomic import remove_leftovers
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.run_folder import read_lines, write_json
 
@@ -139,6 +140,8 @@ def _work_on(bench: Bench, claims: Claims, pack: Pack) -> bool:
     held = [cell for cell in pack if claims.acquire(cell.id)]
     try:
         mine = tuple(cell for cell in held if settled_outcome(bench.folder, bench.config, cell) is None)
+        for cell in mine:
+            remove_leftovers(bench.folder.run(cell).path)
         if mine:
             run_pack(bench, mine)
         return bool(mine)
