@@ -14,7 +14,8 @@ from delora_sd.adapters.full_finetuning import FULL_TYPE, attach_full, load_full
 from delora_sd.adapters.methods import METHODS, check_adapter_config
 from delora_sd.adapters.pack import attach_adapters
 from delora_sd.adapters.peft_layout import CONFIG_FILE
-from delora_sd.adapters.peft_methods import attach_peft, load_peft_updates
+from delora_sd.adapters.peft_methods import attach_peft
+from delora_sd.adapters.peft_updates import load_peft_updates
 from delora_sd.errors import UserError
 from delora_sd.run_folder import read_json
 from delora_sd.settings import AdapterConfig

@@ -3,30 +3,34 @@
 The same small interface as an AdapterPack of one; saved in PEFT's own layout.
 """
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from delora_sd.adapters.full_finetuning import compute_in
 from delora_sd.adapters.pack import ADAPTABLE, find_targets
-from delora_sd.adapters.peft_layout import CONFIG_FILE, PEFT_FILE, PREFIX
+from delora_sd.adapters.peft_bridge import (
+    ADAPTER_NAME,
+    build_config,
+    inject,
+    json_ready,
+    layer_update,
+    load_state,
+    tuner_layers,
+)
+from delora_sd.adapters.peft_layout import CONFIG_FILE, PEFT_FILE
 from delora_sd.adapters.quantization import dense_weight, is_quantized
-from delora_sd.errors import UserError, nearest_name
+from delora_sd.errors import UserError
 from delora_sd.run_folder import read_json, write_folder, write_json
 from delora_sd.settings import AdapterConfig
-from delora_sd.tensor_file import read_tensors, write_tensors
+from delora_sd.tensor_file import write_tensors
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-_NAME = "default"
 
 
 class PeftAdapter(nn.Module):
@@ -58,7 +62,7 @@ class PeftAdapter(nn.Module):
         from peft import get_peft_model_state_dict
 
         tensors = {name: value.detach().clone() for name, value in get_peft_model_state_dict(self.model).items()}
-        config = _json_ready(self.model.peft_config[_NAME].to_dict())
+        config = json_ready(self.model.peft_config[ADAPTER_NAME].to_dict())
         config |= {"base_model_name_or_path": base, "inference_mode": True, "auto_mapping": None}
 
         def write(path: Path) -> None:
@@ -70,7 +74,7 @@ class PeftAdapter(nn.Module):
 
     def restore(self, folder: Path) -> None:
         """Takes over saved tensors, bit for bit: how training resumes."""
-        _load_state(self.model, folder)
+        load_state(self.model, folder)
 
 
 class PeftPack(nn.Module):
@@ -91,9 +95,9 @@ class PeftPack(nn.Module):
     def distances(self) -> list[dict[str, tuple[float, float]]]:
         """Returns [{layer: (||W' - W||_F, the same over ||W||_F)}]."""
         found = {}
-        for name, layer in _tuner_layers(self.adapters[0].model):
+        for name, layer in tuner_layers(self.adapters[0].model):
             weight = dense_weight(layer.get_base_layer()).float()
-            distance = _update(layer, weight).norm().item()
+            distance = layer_update(layer, weight).norm().item()
             found[name] = (distance, distance / max(weight.norm().item(), 1e-12))
         return [found]
 
@@ -104,8 +108,6 @@ def attach_peft(unet: nn.Module, config: AdapterConfig, *, seed: int) -> PeftPac
     Raises:
         UserError: a configuration that PEFT does not accept, or that trains more than adapter tensors.
     """
-    from peft import get_peft_model
-
     unet.requires_grad_(False)
     if any(isinstance(module, ADAPTABLE) and is_quantized(module) for module in unet.modules()):
         raise UserError(f"adapter.method: {config.method} has no quantised base; use model.quantization=none")
@@ -113,10 +115,7 @@ def attach_peft(unet: nn.Module, config: AdapterConfig, *, seed: int) -> PeftPac
     dtype = next(unet.parameters()).dtype
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try:
-            model = get_peft_model(unet, peft_config, _NAME, autocast_adapter_dtype=True)
-        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-            raise UserError(f"adapter.method={config.method}: PEFT refuses: {_first_line(error)}") from None
+        model = inject(unet, peft_config, source=f"adapter.method={config.method}")
     compute_in(unet, dtype)
     adapter = PeftAdapter(config, model)
     if not adapter.num_parameters():
@@ -162,125 +161,4 @@ def read_peft_config(config: AdapterConfig) -> "PeftConfig":
     values = read_json(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected settings, found {type(values).__name__}")
-    return _build_config({"target_modules": list(config.target_modules)} | values, source=path)
-
-
-def _build_config(values: dict[str, Any], *, source: Path) -> "PeftConfig":
-    from peft import PeftConfig
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-
-    known = [kind.value for kind in PEFT_TYPE_TO_TUNER_MAPPING if kind in PEFT_TYPE_TO_CONFIG_MAPPING]
-    kind = str(values.get("peft_type"))
-    if kind not in known:
-        raise UserError(f"{source}: peft_type '{kind}' is unknown{nearest_name(kind, known)}")
-    if values.get("bias", "none") != "none" or values.get("modules_to_save"):
-        raise UserError(f"{source}: bias and modules_to_save train more than the adapter; use bias=none and no modules")
-    ours = {"inference_mode": False, "task_type": None, "base_model_name_or_path": None, "auto_mapping": None}
-    try:
-        return PeftConfig.from_peft_type(**(values | ours))
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"{source}: PEFT refuses this configuration: {_first_line(error)}") from None
-
-
-def load_peft_updates(folder: Path, unet: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Returns {parameter name: W -> W' - W} of any PEFT folder, through PEFT's own merge of each layer."""
-    from peft import get_peft_model
-
-    tensors, _ = read_tensors(folder / PEFT_FILE)
-    skeleton = _skeleton(unet, _layers_in(tensors, unet, source=folder))
-    config = _build_config(read_json(folder / CONFIG_FILE), source=folder / CONFIG_FILE)
-    try:
-        model = get_peft_model(skeleton, config, _NAME)
-    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{folder}: PEFT refuses: {_first_line(error)}") from None
-    _load_state(model, folder)
-    return {f"{name}.weight": partial(_update, layer) for name, layer in _tuner_layers(model)}
-
-
-def _layers_in(tensors: dict[str, Tensor], unet: nn.Module, *, source: Path) -> list[str]:
-    """Returns the UNet's layers that the tensors belong to; tensors shared by all layers (VeRA) belong to none."""
-    layers = {name for name, module in unet.named_modules() if isinstance(module, ADAPTABLE)}
-    found = {}
-    for key in tensors:
-        parts = key.removeprefix(PREFIX).split(".")
-        own = [name for count in range(len(parts), 0, -1) if (name := ".".join(parts[:count])) in layers]
-        if own:
-            found[own[0]] = None
-        elif len(parts) > 2:
-            raise UserError(f"{source} was made for another base: this UNet has no layer of '{key}'")
-    return list(found)
-
-
-def _skeleton(unet: nn.Module, names: list[str]) -> nn.Module:
-    """Returns a tree of modules with the named layers only, in fp32: PEFT's layers go in here, not into the UNet."""
-    root = nn.Module()
-    for name in names:
-        *path, last = name.split(".")
-        parent = root
-        for part in path:
-            if part not in dict(parent.named_children()):
-                parent.add_module(part, nn.Module())
-            parent = parent.get_submodule(part)
-        parent.add_module(last, _copy_layer(unet.get_submodule(name)))
-    return root
-
-
-def _copy_layer(layer: nn.Module) -> nn.Module:
-    if isinstance(layer, nn.Conv2d):
-        copy = nn.Conv2d(
-            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, bias=False,
-            device="meta",
-        )  # fmt: skip
-    else:
-        copy = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-    copy.weight = nn.Parameter(dense_weight(layer).float().clone(), requires_grad=False)
-    return copy
-
-
-def _load_state(model: "PeftModel", folder: Path) -> None:
-    from peft import set_peft_model_state_dict
-
-    tensors, _ = read_tensors(folder / PEFT_FILE)
-    try:
-        result = set_peft_model_state_dict(model, tensors, _NAME)
-    except RuntimeError as error:
-        # Second line: "size mismatch for <layer>: copying a param with shape [..], the shape in current model is [..]"
-        reason = str(error).strip().split("\n")[1:2] or [str(error)]
-        raise UserError(f"{folder} was made for another base: {reason[0].strip()}") from None
-    if result.unexpected_keys:
-        raise UserError(f"{folder}: '{result.unexpected_keys[0]}' does not belong to its own {CONFIG_FILE}")
-
-
-def _tuner_layers(model: "PeftModel") -> Iterator[tuple[str, "BaseTunerLayer"]]:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, module in model.named_modules():
-        if isinstance(module, BaseTunerLayer) and hasattr(module, "base_layer"):
-            yield name.removeprefix(PREFIX), module
-
-
-@torch.no_grad()
-def _update(layer: "BaseTunerLayer", weight: Tensor) -> Tensor:
-    """Returns W' - W by PEFT's merge on a copy of `weight` (fp32, the layer's own shape); nothing stays merged."""
-    parameter = layer.get_base_layer().weight
-    frozen = parameter.data
-    parameter.data = weight.clone()
-    try:
-        layer.to(weight.device).merge(adapter_names=[_NAME])
-        return layer.get_base_layer().weight.data - weight
-    finally:
-        layer.merged_adapters.clear()
-        layer.get_base_layer().weight.data = frozen
-
-
-def _json_ready(value: Any) -> Any:
-    """Returns sets as sorted lists and enumerations as their value, as PEFT writes them."""
-    if isinstance(value, set):
-        return sorted(value)
-    if isinstance(value, dict):
-        return {key: _json_ready(item) for key, item in value.items()}
-    return json.loads(json.dumps(value, default=lambda item: getattr(item, "value", str(item))))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    return build_config({"target_modules": list(config.target_modules)} | values, source=path)
