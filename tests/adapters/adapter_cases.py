@@ -110,7 +110,7 @@ def naive_weight(config: AdapterConfig, tensors: dict[str, Tensor], weight: Tens
 
 
 def _length(vector: Tensor) -> float:
-    return math.sqrt(sum(float(x) ** 2 for x in vector))
+    return math.sqrt(sum(x**2 for x in vector.tolist()))
 
 
 def _delora_update(config: AdapterConfig, A: Tensor, B: Tensor, boundary: float, W: Tensor) -> Tensor:
@@ -118,14 +118,14 @@ def _delora_update(config: AdapterConfig, A: Tensor, B: Tensor, boundary: float,
     num_in, num_out = W.shape
     kind = "none" if config.method == "normalized_lora" else config.weight_norm
     frobenius = _length(W.flatten())
+    a_lengths = [max(_length(row), 1e-4) for row in A]
+    b_lengths = [max(_length(column), 1e-4) for column in B.T]
+    a, b = A.tolist(), B.tolist()
     update = torch.zeros(num_in, num_out, dtype=torch.float64)
     for i in range(num_in):
         norm = {"column": _length(W[i]), "frobenius": frobenius, "none": 1.0}[kind]
         for o in range(num_out):
-            terms = (
-                float(B[o, k]) * float(A[k, i]) / (max(_length(B[:, k]), 1e-4) * max(_length(A[k]), 1e-4))
-                for k in range(len(A))
-            )
+            terms = (b[o][k] * a[k][i] / (b_lengths[k] * a_lengths[k]) for k in range(len(A)))
             update[i, o] = boundary * norm / len(A) * sum(terms)
     return update
 
@@ -137,12 +137,11 @@ def _naive_delora(config, tensors, W, alpha):
 
 
 def _naive_lora(config, tensors, W, alpha):
-    A, B = tensors["A"], tensors["B"]
+    a, b = tensors["A"].tolist(), tensors["B"].tolist()
     update = torch.zeros_like(W)
-    for k in range(len(A)):
-        for i in range(W.shape[0]):
-            for o in range(W.shape[1]):
-                update[i, o] += alpha / len(A) * A[k, i] * B[o, k]
+    for i in range(W.shape[0]):
+        for o in range(W.shape[1]):
+            update[i, o] = alpha / len(a) * sum(b[o][k] * a[k][i] for k in range(len(a)))
     return W + update  # Eq. 1
 
 
@@ -154,8 +153,8 @@ def _naive_dora(config, tensors, W, alpha):
 
 
 def _outer(u: Tensor, v: Tensor) -> Tensor:
-    u, v = u / _length(u), v / _length(v)
-    return torch.stack([torch.stack([a * b for b in v]) for a in u])
+    size = _length(u) * _length(v)
+    return torch.tensor([[a * b / size for b in v.tolist()] for a in u.tolist()], dtype=torch.float64)
 
 
 def _naive_ether(config, tensors, W, alpha):

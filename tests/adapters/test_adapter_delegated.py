@@ -39,8 +39,8 @@ def test_training_starts_at_the_base_model(config):
     assert (unet_output(unet) - unet_output(small_unet())).abs().max() < 3e-6
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_three_steps_train_fp32_parameters_on_any_base(config, dtype):
+def test_three_steps_train_fp32_parameters_on_a_half_precision_base(config):
+    dtype = torch.bfloat16
     unet, pack = _attached(config, dtype=dtype)
     adapter = pack.adapters[0]
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-4 if config.method == "full" else 1e-2)
