@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -307,11 +308,12 @@ def _free_memory() -> None:
 
 
 def real_stages(config: BenchmarkConfig) -> Stages:
-    """Returns the stages of the product; the judges' encoders stay loaded from cell to cell."""
+    """Returns the stages of the product; the base that draws and the judges stay loaded from cell to cell."""
     from delora_eval.embedding import Judge
     from delora_eval.score import find_protocols, score_task
     from delora_eval.task import read_task
     from delora_sd.generation.generate import generate
+    from delora_sd.generation.model import ModelKeeper
     from delora_sd.training.recipe import train_pack
 
     judges: dict[int, Judge] = {}
@@ -321,4 +323,4 @@ def real_stages(config: BenchmarkConfig) -> Stages:
         task = read_task(settings)
         score_task(judge, find_protocols(settings, task), task)
 
-    return Stages(train=train_pack, generate=generate, score=score)
+    return Stages(train=train_pack, generate=partial(generate, keeper=ModelKeeper()), score=score)
