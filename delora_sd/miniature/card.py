@@ -125,4 +125,4 @@ def sheet(pixels: np.ndarray) -> bytes:
         page.paste(
             Image.fromarray(picture), (index % SHEET_COLUMNS * TILE_PX + 2, index // SHEET_COLUMNS * TILE_PX + 2)
         )
-    return png_bytes(page.resize((page.width * SHEET_SCALE, page.height * SHEET_SCALE), Image.Resampling.LANCZOS))
+    return png_bytes(page.resize((page.width * SHEET_SCALE, page.height * SHEET_SCALE), Image.Resampling.NEAREST))
