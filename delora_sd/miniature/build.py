@@ -43,6 +43,17 @@ PRESETS = {
         batch_judge=128,
         decoded=5_000,
     ),
+    "smoke": Preset(  # every stage once, in two minutes: tries the script, not the models
+        groups=500,
+        workers=1,
+        minutes_vae=0.1,
+        minutes_unet=0.2,
+        minutes_judge=0.1,
+        batch_vae=4,
+        batch_unet=8,
+        batch_judge=16,
+        decoded=200,
+    ),
     "gpu": Preset(
         groups=25_000,
         workers=16,

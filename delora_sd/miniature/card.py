@@ -19,7 +19,7 @@ from delora_sd.miniature.world import render
 from delora_sd.run_folder import write_bytes, write_text
 
 NUM_BASE_PICTURES = 500
-NUM_TEST_GROUPS = 200
+NUM_TEST_GROUPS = 400  # 200 identities and the lookalike of each
 SHEET_CLASSES = ("dog", "cat", "backpack", "teapot", "stuffed animal")
 SHEET_COLUMNS = 12
 TILE_PX = 68
