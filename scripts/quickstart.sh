@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up on a fresh machine, then does the main job on the bundled miniature: trains subjects, generates pictures in
 # new contexts, scores them and writes a report. Offline after the set-up. The same command again resumes.
-# Arguments are settings of the benchmark: bash scripts/quickstart.sh training.num_steps=100
+# Arguments are settings of the benchmark: bash scripts/quickstart.sh train.training.num_steps=100
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
