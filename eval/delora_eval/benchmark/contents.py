@@ -34,7 +34,7 @@ def main_table(view: View, protocol: ProtocolView) -> Table:
     scores = [score for score in LEADING if any(score in row.scores for row in protocol.rows)]
     columns = ["Method", "Parameters"]
     for score in scores:
-        columns += [SCORES[score].label, "95% CI"]
+        columns += [protocol.label(score), "95% CI"]
     columns += ["DINO, paper", "CLIP-I, paper"] if paper else []
     rows = [_real_row(protocol, scores, paper)] if protocol.real else []
     rows += [_method_row(row, scores, paper) for row in protocol.rows]
@@ -61,7 +61,7 @@ def difference_table(view: View, protocol: ProtocolView) -> Table:
     return Table(
         name=_name("differences", view, protocol),
         title=f"Paired differences over subjects, protocol {protocol.protocol.name}",
-        columns=("Difference", *(SCORES[score].label for score in scores)),
+        columns=("Difference", *(protocol.label(score) for score in scores)),
         rows=tuple(lines),
         notes=(
             "Mean difference over subjects (of means over seeds) with its 95% bootstrap interval; * the interval "
@@ -82,7 +82,7 @@ def steps_table(view: View, protocol: ProtocolView) -> Table:
     return Table(
         name=_name("steps", view, protocol),
         title=f"Over training, protocol {protocol.protocol.name}",
-        columns=("Method", "Step", *(SCORES[score].label for score in LEADING), "Distance"),
+        columns=("Method", "Step", *(protocol.label(score) for score in LEADING), "Distance"),
         rows=tuple(rows) if len(protocol.steps) > 1 else (),
         notes=(f"Distance: Euclidean, {_distance_of(view)}; mean over cells.",),
         tags=tuple({"method": row[0]} for row in rows),
@@ -96,9 +96,9 @@ def further_table(view: View, protocol: ProtocolView) -> Table:
     return Table(
         name=_name("further", view, protocol),
         title=f"What else the pictures say, protocol {protocol.protocol.name}",
-        columns=("Method", *(SCORES[name].label for name in names)),
+        columns=("Method", *(protocol.label(name) for name in names)),
         rows=tuple(rows) if names else (),
-        notes=tuple(f"{SCORES[name].label}: {SCORES[name].meaning}" for name in names),
+        notes=tuple(f"{protocol.label(name)}: {SCORES[name].meaning}" for name in names),
         tags=tuple({"method": row[0]} for row in rows),
     )
 
@@ -113,10 +113,12 @@ def subject_table(view: View, protocol: ProtocolView) -> Table:
         lines.append((subject, MISSING if ceiling is None else f"{ceiling:.3f}", *cells))
     return Table(
         name=_name("subjects", view, protocol),
-        title=f"Per subject: DINO / CLIP-T, protocol {protocol.protocol.name}",
+        title=f"Per subject: {protocol.label('dino')} / {protocol.label('clip_t')}, protocol {protocol.protocol.name}",
         columns=("Subject", "Real photos", *(row.title for row in shown)),
         rows=tuple(lines),
-        notes=("Means over seeds. Real photos: DINO of the photos among themselves. scores.csv has every score.",),
+        notes=(
+            f"Means over seeds. Real photos: {protocol.label('dino')} among themselves. scores.csv has every score.",
+        ),
         tags=tuple({"subject": line[0]} for line in lines),
     )
 

@@ -8,7 +8,6 @@ from delora_eval.benchmark.drawing import INK, PANEL, SOFT, Drawing, draw, look
 from delora_eval.benchmark.methods import FACTOR
 from delora_eval.benchmark.rows import Row, RowScore, setting_label
 from delora_eval.benchmark.view import ProtocolView, View, row_distances
-from delora_eval.metrics import SCORES
 
 MOST_ROWS_IN_LEGEND = 8
 
@@ -60,8 +59,8 @@ def plane_figure(view: View, protocol: ProtocolView) -> Drawing | None:
                 fontsize=8,
                 color=SOFT,
             )
-        axis.set_xlabel(f"prompt fidelity ({SCORES['clip_t'].label}) →")
-        axis.set_ylabel(f"subject fidelity ({SCORES['dino'].label}) →")
+        axis.set_xlabel(f"prompt fidelity ({protocol.label('clip_t')}) →")
+        axis.set_ylabel(f"subject fidelity ({protocol.label('dino')}) →")
         _legend(axis, len(named))
 
     path = " Small dots: earlier checkpoints." if len(protocol.steps) > 1 else ""
@@ -94,7 +93,7 @@ def sweep_figure(view: View, protocol: ProtocolView) -> Drawing | None:
             known = [(factor, value) for factor, value in distances if value is not None]
             if known:
                 axes[2].plot(*zip(*known, strict=True), **style)
-        for axis, label in zip(axes, (*_labels("dino", "clip_t"), f"distance, {_layer(view)}"), strict=True):
+        for axis, label in zip(axes, (*_labels(protocol, "dino", "clip_t"), f"distance, {_layer(view)}"), strict=True):
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter(lambda value, _: f"×{value:g}")
             axis.set_xlabel("factor on the base rate")
@@ -128,7 +127,7 @@ def steps_figure(view: View, protocol: ProtocolView) -> Drawing | None:
             distances = {0: 0.0} | row_distances(view, row)
             if len(distances) > 1:
                 axes[2].plot(list(distances), list(distances.values()), **style)
-        for axis, label in zip(axes, (*_labels("dino", "clip_t"), f"distance, {_layer(view)}"), strict=True):
+        for axis, label in zip(axes, (*_labels(protocol, "dino", "clip_t"), f"distance, {_layer(view)}"), strict=True):
             axis.set_xlabel("step")
             axis.set_title(label, loc="left")
         _legend(axes[0], len(rows))
@@ -165,7 +164,7 @@ def map_figure(view: View, protocol: ProtocolView, method: str) -> Drawing | Non
             axis.set_xlabel(_axis_name(across))
             axis.set_ylabel(_axis_name(down))
             axis.grid(False)
-            axis.set_title(SCORES[score].label, loc="left")
+            axis.set_title(protocol.label(score), loc="left")
 
     return draw(
         f"map-{method}",
@@ -281,9 +280,9 @@ def _log_if_wide(axis: Any) -> None:
         axis.set_yscale("log")
 
 
-def _labels(*scores: str) -> tuple[str, ...]:
+def _labels(protocol: ProtocolView, *scores: str) -> tuple[str, ...]:
     kinds = {"dino": "subject fidelity", "clip_t": "prompt fidelity"}
-    return tuple(f"{kinds[score]} ({SCORES[score].label})" for score in scores)
+    return tuple(f"{kinds[score]} ({protocol.label(score)})" for score in scores)
 
 
 def _layer(view: View) -> str:

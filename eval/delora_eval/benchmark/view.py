@@ -12,6 +12,7 @@ from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.results import Result, read_ceilings, read_results, select_steps
 from delora_eval.benchmark.rows import Pooling, Row, RowScore, build_rows, ceiling_row, row_scores
 from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.metrics import SCORES
 from delora_eval.protocols import Protocol, find_protocol
 from delora_sd.config import read_yaml
 from delora_sd.run_folder import RunFolder, read_json, read_lines
@@ -35,6 +36,10 @@ class ProtocolView:
     @property
     def pooling(self) -> Pooling:
         return self.protocol.pooling
+
+    def label(self, score: str) -> str:
+        """Returns the score's name; the miniature's judges are no DINO and no CLIP, and their numbers say so."""
+        return SCORES[score].label_for(self.protocol.dino.encoder)
 
     @property
     def steps(self) -> tuple[int, ...]:
