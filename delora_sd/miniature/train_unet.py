@@ -25,7 +25,7 @@ from delora_sd.miniature.text import (
     token_ids,
 )
 from delora_sd.miniature.train_vae import encode_latents
-from delora_sd.run_folder import write_folder
+from delora_sd.run_folder import read_json, write_folder, write_json
 
 BLOCK_CHANNELS = (128, 160)
 EMA_DECAY = 0.999
@@ -161,7 +161,15 @@ def export_pipeline(vae: AutoencoderKL, weights: dict[str, torch.Tensor], folder
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16)
-    write_folder(folder, lambda target: pipeline.save_pretrained(target, safe_serialization=True))
+
+    def write(target: Path) -> None:
+        pipeline.save_pretrained(target, safe_serialization=True)
+        for file in target.glob("*/config.json"):  # a part that was loaded names the folder it came from
+            facts = read_json(file)
+            facts.pop("_name_or_path", None)
+            write_json(file, facts)
+
+    write_folder(folder, write)
 
 
 def sample(

@@ -104,3 +104,8 @@ def test_hue_measure_sees_an_orange_dot_turn_grey():
 
 def test_all_fifteen_classes_have_a_subject():
     assert len(set(SUBJECT_CLASSES.values())) == 15
+
+
+def test_no_config_names_the_folder_its_weights_came_from():
+    configs = list(BASE_FOLDER.glob("*/config.json"))
+    assert configs and not [file for file in configs if "_name_or_path" in json.loads(file.read_text())]
