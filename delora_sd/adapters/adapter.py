@@ -3,7 +3,6 @@
 Stacking makes the normalisation of a whole UNet a few kernels instead of a thousand (128 layers have five shapes).
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from delora_sd.adapters.factors import Factors
 from delora_sd.adapters.methods import METHODS, LayerSpec, Tensors, resolve_layer, trained_names
+from delora_sd.random_streams import stream_generator
 from delora_sd.settings import AdapterConfig
 
 
@@ -94,15 +94,10 @@ def create_adapter(config: AdapterConfig, weights: dict[str, Tensor], *, seed: i
     specs = {name: resolve_layer(name, config, weight) for name, weight in weights.items()}
     start = METHODS[config.method].start
     tensors = {
-        name: start(specs[name], config, weight.detach().flatten(1).float().cpu(), layer_generator(seed, name))
+        name: start(specs[name], config, weight.detach().flatten(1).float().cpu(), stream_generator(f"{seed}/{name}"))
         for name, weight in weights.items()
     }
     return Adapter(config, specs, tensors)
-
-
-def layer_generator(seed: int, layer: str) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed}/{layer}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def layer_factors(config: AdapterConfig, spec: LayerSpec, tensors: Tensors, weight: Tensor | None = None) -> Factors:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from delora_sd.adapters.adapter import Adapter, create_adapter
 from delora_sd.adapters.factors import Factors, update_norm
@@ -77,10 +77,6 @@ class AdapterPack(nn.Module):
                 for layers, distance in zip(found, update_norm(one, weight).tolist(), strict=True):
                     layers[name] = (distance, distance / max(weight.norm().item(), 1e-12))
         return found
-
-    def weight(self, layer: str) -> Tensor:
-        """Returns the frozen (out, in) weight of one layer."""
-        return flat_weight(self._layers[layer].base)
 
 
 def attach_adapters(unet: nn.Module, configs: list[AdapterConfig], *, seeds: list[int]) -> AdapterPack:

@@ -4,7 +4,6 @@ So a pack of three equals three runs of one, two processes equal one, and resumi
 the position in the data is the step number.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from delora_sd.diffusion.cache import LatentStats
+from delora_sd.random_streams import stream_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def draw_step(data: CellData, *, seed: int, step: int, batch_size: int, num_time
     """Returns the choices of one adapter at one step, for the whole batch over all processes."""
     num_images = batch_size * (2 if data.class_images else 1)
     shape = (num_images, *data.photos.mean.shape[1:])
-    generator = step_generator(seed, step)
+    generator = stream_generator(f"{seed}/step {step}")
     return Draw(
         photos=_positions(len(data.photos.mean), "photos", seed, step, batch_size),
         class_images=_positions(
@@ -62,10 +62,6 @@ def draw_step(data: CellData, *, seed: int, step: int, batch_size: int, num_time
         latent_noise=torch.randn(shape, generator=generator),
         noise=torch.randn(shape, generator=generator),
     )
-
-
-def step_generator(seed: int, step: int) -> torch.Generator:
-    return _generator(f"{seed}/step {step}")
 
 
 def part_of_draw(draw: Draw, *, part: int, num_parts: int, has_class_images: bool) -> Draw:
@@ -110,11 +106,6 @@ def _positions(num_items: int, what: str, seed: int, step: int, batch_size: int)
     for position in range(step * batch_size, (step + 1) * batch_size):
         epoch, offset = divmod(position, num_items)
         if epoch not in order:
-            order[epoch] = torch.randperm(num_items, generator=_generator(f"{seed}/{what}/epoch {epoch}"))
+            order[epoch] = torch.randperm(num_items, generator=stream_generator(f"{seed}/{what}/epoch {epoch}"))
         chosen.append(order[epoch][offset])
     return torch.stack(chosen)
-
-
-def _generator(stream: str) -> torch.Generator:
-    digest = hashlib.sha256(stream.encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
