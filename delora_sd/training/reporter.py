@@ -18,6 +18,9 @@ from delora_sd.run_folder import RunFolder, append_line, write_json
 from delora_sd.training.checkpoints import prune_checkpoints, save_checkpoint
 from delora_sd.training.session import Session, StepReport
 
+Distances = dict[str, tuple[float, float]]
+"""{layer: (||dW||_F, ||dW||_F / ||W||_F)} of one adapter."""
+
 
 @dataclass(kw_only=True)
 class Reporter:
@@ -62,23 +65,26 @@ class Reporter:
         self._since = self._since or (step - 1, report.began)
         self.stop_requested = self._agree_on_stop()
         is_last = step == training.num_steps or self.stop_requested
-        if step % training.log_every == 0 or is_last:
-            self._log(report)
-        if not self.session.accelerator.is_main_process:
+        is_logged = step % training.log_every == 0 or is_last
+        is_saved = step % training.checkpoint_every == 0 or is_last
+        is_main = self.session.accelerator.is_main_process
+        distances = self.pack.distances() if is_main and (is_logged or is_saved) else []
+        if is_logged:
+            self._log(report, distances)
+        if not is_main:
             return
         self._record_failures(step)
-        if step % training.checkpoint_every == 0 or is_last:
-            self._checkpoint(step)
+        if is_saved:
+            self._checkpoint(step, distances)
         for index, config in enumerate(self.session.configs):
             if config.preview.every and step % config.preview.every == 0 and index not in self.session.diverged:
                 self.render_previews(index, step)
 
-    def _log(self, report: StepReport) -> None:
+    def _log(self, report: StepReport, distances: list[Distances]) -> None:
         losses = self.session.accelerator.reduce(report.losses, "mean").tolist()
         if not self.session.accelerator.is_main_process:
             return
         speed = self._images_per_second(report.step)
-        distances = [_mean(value for _, value in layers.values()) for layers in self.pack.distances()]
         for index, run in enumerate(self.runs):
             if index in self._failed:
                 continue
@@ -90,7 +96,7 @@ class Reporter:
                 "class_loss": losses[1][index],
                 "lr": self._rate(index),
                 "grad_norm": report.grad_norms[index],
-                "distance": distances[index],
+                "distance": _mean(relative for _, relative in distances[index].values()),
                 "images_per_second": speed,
             } | ({"boundary": _mean(boundaries)} if boundaries else {})
             append_line(run.events, {key: value for key, value in event.items() if value == value})
@@ -100,7 +106,7 @@ class Reporter:
         loss = _mean(losses[0][index] + losses[1][index] for index in live)
         self.progress.update(report.step, f"loss {loss:.4f}, {speed:.1f} images/s")
 
-    def _checkpoint(self, step: int) -> None:
+    def _checkpoint(self, step: int, distances: list[Distances]) -> None:
         for index, (run, config) in enumerate(zip(self.runs, self.session.configs, strict=True)):
             if index in self.session.diverged:
                 continue
@@ -113,7 +119,7 @@ class Reporter:
                 base=config.model.base,
             )
             prune_checkpoints(run, config.training.keep_checkpoints)
-        for index, layers in enumerate(self.pack.distances()):
+        for index, layers in enumerate(distances):
             boundaries = self.pack.adapters[index].boundaries()
             described = {
                 name: {"distance": distance, "relative_distance": relative}
