@@ -89,7 +89,7 @@ class TrainingConfig:
     gradient_accumulation: int = 1
     """Split each step's batch into this many parts to save memory; the result is the same."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: about 40% less memory, 30% slower."""
+    """Recompute activations in the backward pass: less memory, more time."""
     compile: bool = False
     """torch.compile the UNet: pays on a GPU after the first minutes."""
     prior_weight: float = 1.0
