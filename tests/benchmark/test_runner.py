@@ -145,6 +145,12 @@ def test_missing_photo_is_said_before_anything_starts(make_config, dataset):
     assert not (Path(make_config().output_dir)).exists()
 
 
+def test_a_protocol_that_mixes_subjects_is_refused(make_config):
+    with pytest.raises(UserError, match="mixes the folders of subjects"):
+        run(make_config(protocol=["oft+substring_bug"]))
+    assert not (Path(make_config().output_dir)).exists()
+
+
 def test_pictures_made_elsewhere_are_judged_in_the_same_table(make_config, tmp_path):
     (tmp_path / "theirs").mkdir()
     config = make_config(methods={"lora": {}, "theirs": {"method": "images", "path": str(tmp_path / "theirs")}})

@@ -135,7 +135,7 @@ def search_table(view: View) -> Table:
         for method, found in view.chosen.items()
         for candidate in found["candidates"]
     ]
-    score = next((SCORES[found["score"]].label for found in view.chosen.values()), "Score")
+    score = next((view.label(found["score"]) for found in view.chosen.values()), "Score")
     subjects = ", ".join(dict.fromkeys(cell.subject for cell in view.searched))
     return Table(
         name="search",

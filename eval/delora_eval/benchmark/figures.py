@@ -11,6 +11,9 @@ from delora_eval.benchmark.view import ProtocolView, View, row_distances
 
 MOST_ROWS_IN_LEGEND = 8
 
+FIDELITIES = ("dino", "clip_t")
+"""Subject and prompt: neither is shown without the other."""
+
 
 def build_figures(view: View) -> list[Drawing]:
     """Returns every figure the benchmark has data for, the plane of the two fidelities first."""
@@ -73,8 +76,8 @@ def plane_figure(view: View, protocol: ProtocolView) -> Drawing | None:
     )
 
 
-def sweep_figure(view: View, protocol: ProtocolView) -> Drawing | None:
-    """Figs. 2, 5, 6: score, prompt fidelity and distance against the factor on the learning rate."""
+def sweep_figure(view: View, protocol: ProtocolView, scores: tuple[str, str] = FIDELITIES) -> Drawing | None:
+    """Figs. 2, 5, 6: subject and prompt fidelity and distance against the factor on the learning rate."""
     methods = _by_method([row for row in protocol.rows if FACTOR in row.setting])
     if not methods:
         return None
@@ -83,7 +86,7 @@ def sweep_figure(view: View, protocol: ProtocolView) -> Drawing | None:
         for method, rows in methods.items():
             rows = sorted(rows, key=lambda row: row.setting[FACTOR])
             style = look(_methods(view).index(method))
-            for axis, score in zip(axes, ("dino", "clip_t"), strict=False):
+            for axis, score in zip(axes, scores, strict=False):
                 scored = [(row.setting[FACTOR], row.scores[score]) for row in rows if score in row.scores]
                 _band(axis, scored, label=rows[0].label, **style)
                 for row in rows:
@@ -93,7 +96,7 @@ def sweep_figure(view: View, protocol: ProtocolView) -> Drawing | None:
             known = [(factor, value) for factor, value in distances if value is not None]
             if known:
                 axes[2].plot(*zip(*known, strict=True), **style)
-        for axis, label in zip(axes, (*_labels(protocol, "dino", "clip_t"), f"distance, {_layer(view)}"), strict=True):
+        for axis, label in zip(axes, (*_labels(protocol, *scores), f"distance, {_layer(view)}"), strict=True):
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter(lambda value, _: f"×{value:g}")
             axis.set_xlabel("factor on the base rate")
@@ -111,7 +114,7 @@ def sweep_figure(view: View, protocol: ProtocolView) -> Drawing | None:
     )
 
 
-def steps_figure(view: View, protocol: ProtocolView) -> Drawing | None:
+def steps_figure(view: View, protocol: ProtocolView, scores: tuple[str, str] = FIDELITIES) -> Drawing | None:
     """Figs. 3, 8: scores and distance over training."""
     rows = [row for row in protocol.rows if FACTOR not in row.setting]
     if len(protocol.steps) < 2 or not rows:
@@ -121,13 +124,13 @@ def steps_figure(view: View, protocol: ProtocolView) -> Drawing | None:
         for row in rows:
             style = look(_series(view, row))
             steps = protocol.at_steps(row)
-            for axis, score in zip(axes, ("dino", "clip_t"), strict=False):
-                scored = [(step, scores[score]) for step, scores in steps.items() if score in scores]
+            for axis, score in zip(axes, scores, strict=False):
+                scored = [(step, found[score]) for step, found in steps.items() if score in found]
                 _band(axis, scored, label=row.title, **style)
             distances = {0: 0.0} | row_distances(view, row)
             if len(distances) > 1:
                 axes[2].plot(list(distances), list(distances.values()), **style)
-        for axis, label in zip(axes, (*_labels(protocol, "dino", "clip_t"), f"distance, {_layer(view)}"), strict=True):
+        for axis, label in zip(axes, (*_labels(protocol, *scores), f"distance, {_layer(view)}"), strict=True):
             axis.set_xlabel("step")
             axis.set_title(label, loc="left")
         _legend(axes[0], len(rows))
@@ -141,7 +144,7 @@ def steps_figure(view: View, protocol: ProtocolView) -> Drawing | None:
     )
 
 
-def map_figure(view: View, protocol: ProtocolView, method: str) -> Drawing | None:
+def map_figure(view: View, protocol: ProtocolView, method: str, scores: tuple[str, str] = FIDELITIES) -> Drawing | None:
     """A heat map of two settings, such as lambda x learning rate, for one method: both fidelities."""
     rows = [row for row in protocol.rows if row.method == method]
     axes_names = _two_axes(rows)
@@ -151,7 +154,7 @@ def map_figure(view: View, protocol: ProtocolView, method: str) -> Drawing | Non
     xs, ys = (sorted({row.setting[name] for row in rows}) for name in (across, down))
 
     def paint(figure: Any, axes: list[Any]) -> None:
-        for axis, score in zip(axes, ("dino", "clip_t"), strict=True):
+        for axis, score in zip(axes, scores, strict=True):
             grid = [[_cell_value(rows, {across: x, down: y}, score) for x in xs] for y in ys]
             image = axis.imshow(grid, origin="lower", cmap="cividis", aspect="auto")
             low, high = image.get_clim()
@@ -281,7 +284,7 @@ def _log_if_wide(axis: Any) -> None:
 
 
 def _labels(protocol: ProtocolView, *scores: str) -> tuple[str, ...]:
-    kinds = {"dino": "subject fidelity", "clip_t": "prompt fidelity"}
+    kinds = {"dino": "subject fidelity", "clip_t": "prompt fidelity", "context_accuracy": "prompt fidelity"}
     return tuple(f"{kinds[score]} ({protocol.label(score)})" for score in scores)
 
 

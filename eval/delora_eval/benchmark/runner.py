@@ -68,8 +68,11 @@ def check_door(bench: Bench, cells: list[Cell]) -> None:
     generate_settings(config)
     check_pack_setting(config.pack)
     for name in config.protocol:
-        if name != "auto":
-            find_protocol(name)
+        if name != "auto" and find_protocol(name).matches_substring:
+            raise UserError(
+                f"protocol: {name} mixes the folders of subjects, which a benchmark scores one by one; "
+                "score two folders instead: delora-sd score reference=PHOTOS generated=PICTURES oft_substring_bug=true"
+            )
     check_choice(config.tune.choose)
     if config.paper is not None and config.paper not in paper_names():
         raise UserError(f"paper: '{config.paper}'{nearest_name(config.paper, paper_names())}")

@@ -79,6 +79,10 @@ class View:
     def main(self) -> ProtocolView | None:
         return self.protocols[0] if self.protocols else None
 
+    def label(self, score: str) -> str:
+        """Returns the score's name under the leading protocol."""
+        return self.main.label(score) if self.main else SCORES[score].label
+
     @property
     def subjects(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(cell.subject for cell in self.cells))
