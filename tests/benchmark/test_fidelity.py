@@ -1,0 +1,53 @@
+"""The fidelity page from five benchmarks with known scores: what it claims follows from the numbers."""
+
+import re
+import statistics
+from pathlib import Path
+
+import fidelity_miniature
+import pytest
+
+from .fakes import dino_of, fake_stages
+
+SUBJECTS, SEEDS = ("candle", "cat", "teapot"), (0, 1)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("fidelity")
+    words = ["subjects=[candle, cat, teapot]", "seeds=[0, 1]"]
+    words += ["--output", str(folder / "runs"), "--page", str(folder / "docs" / "FIDELITY.md")]
+    fidelity_miniature.main(words, fake_stages)
+    return folder / "docs" / "FIDELITY.md"
+
+
+def test_every_claim_stands_with_its_verdict(page):
+    text = page.read_text()
+    for number in ("C1", "C2", "C3", "C4", "C6", "C7", "Map"):
+        assert f"| {number} | " in text and f"## {number}: " in text
+    assert text.count("3 subjects") >= 1 and "2 seeds" in text
+    assert "MINIATURE" in text.upper()
+
+
+def test_a_difference_is_the_paired_one_and_its_verdict_follows_its_interval(page):
+    def mean(method: str, subject: str) -> float:
+        return statistics.mean(dino_of(method, subject, seed, 100) for seed in SEEDS)
+
+    expected = statistics.mean(mean("delora", subject) - mean("lora", subject) for subject in SUBJECTS)
+    found = re.search(
+        r"against LoRA.*?: subject ([+-][0-9.]+) \[([+-][0-9.]+), ([+-][0-9.]+)\], ([^,;]+)", page.read_text()
+    )
+    assert float(found[1]) == pytest.approx(expected, abs=6e-4)
+    low, high = float(found[2]), float(found[3])
+    assert found[4].startswith("no difference shown") == (low <= 0 <= high)
+
+
+def test_every_picture_of_the_page_exists(page):
+    files = re.findall(r"\]\((img/[^)]+)\)", page.read_text())
+    assert len(files) >= 8
+    assert all((page.parent / file).stat().st_size > 500 for file in files)
+
+
+def test_an_unfinished_study_is_left_out(tmp_path):
+    with pytest.raises(SystemExit):
+        fidelity_miniature.main(["--output", str(tmp_path), "--page-only"])
