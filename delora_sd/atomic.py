@@ -7,36 +7,29 @@ import contextlib
 import errno
 import json
 import os
-import re
 import shutil
-import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from delora_sd.errors import UserError
-
-_TEMPORARY = ".partial-"
-"""Prefix of what is being written: `.partial-HOST~PROCESS~NAME`. After a crash `remove_leftovers` deletes it."""
-
-_ABANDONED_SECONDS = 3600
-"""A leftover of another machine, whose processes we cannot see, is dead when it is this old."""
+from delora_sd.errors import DiskError, UserError
+from delora_sd.leftovers import old_name, remove, remove_leftovers_of, temporary_name
 
 _FULL_DISK_BYTES = 1 << 20
 
 
 def write_file(path: Path, write: Callable[[Path], None]) -> None:
     """Writes one file whole or not at all; `write` fills the temporary path it is given."""
-    temporary = _temporary_name(path)
+    temporary = temporary_name(path)
     with _reporting(path):
         _make_folder(path.parent)
+        remove_leftovers_of(path)
         try:
             write(temporary)
             _flush(temporary)
             os.replace(temporary, path)
         finally:
-            _remove(temporary)
+            remove(temporary)
     _flush_entry(path)
 
 
@@ -45,11 +38,10 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
 
     A crash can leave the old folder, the new one, or (between two renames) none; never a mixture or a part.
     """
-    temporary, old = _temporary_name(path), _temporary_name(path.with_name(f"old-{path.name}"))
+    temporary, old = temporary_name(path), temporary_name(old_name(path))
     with _reporting(path):
         _make_folder(path.parent)
-        _remove(temporary)
-        _remove(old)
+        remove_leftovers_of(path)
         try:
             temporary.mkdir()
             write(temporary)
@@ -57,11 +49,11 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
                 _flush(item)
             _put_in_place(temporary, path, old)
         finally:
-            _remove(temporary)
+            remove(temporary)
     try:
         _flush_entry(path)
     finally:
-        _remove(old)
+        remove(old)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -95,7 +87,7 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
         if size is not None:
             with contextlib.suppress(OSError):
                 os.truncate(path, size)
-        raise UserError(f"cannot append to {path}: {error.strerror or error}") from error
+        raise DiskError(f"cannot append to {path}: {error.strerror or error}") from error
 
 
 def read_json(path: Path) -> Any:
@@ -130,24 +122,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes what dead processes left half-written anywhere below `folder`."""
-    for item in sorted(folder.rglob(f"{_TEMPORARY}*")):
-        if _is_abandoned(item):
-            _remove(item)
-
-
 @contextlib.contextmanager
 def _reporting(path: Path) -> Iterator[None]:
     """Turns what a failing disk raises, also from inside other libraries, into one line."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
+        raise DiskError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from error
     except Exception as error:
         if isinstance(error, UserError) or not _is_full_disk(error, path):
             raise
-        raise UserError(f"cannot write {path}: no space left on the disk; nothing was changed") from error
+        raise DiskError(f"cannot write {path}: no space left on the disk; nothing was changed") from error
 
 
 def _is_full_disk(error: Exception, path: Path) -> bool:
@@ -178,41 +163,6 @@ def _put_in_place(temporary: Path, path: Path, old: Path) -> None:
         raise
 
 
-def _temporary_name(path: Path) -> Path:
-    """A name of this process beside `path`, with the same ending: some writers choose the format by it."""
-    return path.with_name(f"{_TEMPORARY}{socket.gethostname()}~{os.getpid()}~{path.name[-80:]}")
-
-
-def _is_abandoned(item: Path) -> bool:
-    match = re.fullmatch(re.escape(_TEMPORARY) + r"(.*)~(\d+)~.*", item.name)
-    if match is None:
-        return True
-    host, process = match[1], int(match[2])
-    if host == socket.gethostname():
-        return process == os.getpid() or not _is_running(process)
-    with contextlib.suppress(FileNotFoundError):
-        return time.time() - item.stat().st_mtime > _ABANDONED_SECONDS
-    return False
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
 def _fill(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
@@ -234,7 +184,7 @@ def _flush_entry(path: Path) -> None:
     try:
         _flush(path.parent)
     except OSError as error:
-        raise UserError(f"{path} is written but the disk failed to confirm it: {error.strerror or error}") from error
+        raise DiskError(f"{path} is written but the disk failed to confirm it: {error.strerror or error}") from error
 
 
 def _encode(text: str) -> bytes:

@@ -1,22 +1,15 @@
 """Every file name in a run folder: the contract between the stages. The writers themselves are in `atomic`."""
 
 import contextlib
-import errno
-import fcntl
-import os
 import re
-import socket
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from delora_sd.atomic import (
     append_line,
     read_json,
     read_lines,
-    remove_leftovers,
     write_bytes,
     write_file,
     write_folder,
@@ -25,6 +18,8 @@ from delora_sd.atomic import (
     write_text,
 )
 from delora_sd.errors import UserError
+from delora_sd.leftovers import remove_leftovers
+from delora_sd.locks import hold
 
 __all__ = [
     "FORMAT_VERSION",
@@ -127,30 +122,6 @@ class RunFolder:
 
         Whoever gets the folder first clears away what a crash left half-written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a+")
-        except OSError as error:
-            raise UserError(f"output_dir {self.path}: {error.strerror or error}") from error
-        with file:
-            self._hold(file)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+        with hold(self.path / ".lock", guarding=self.path, setting="output_dir"):
             remove_leftovers(self.path)
-            try:
-                yield
-            finally:
-                file.truncate(0)
-
-    def _hold(self, file: TextIO) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise UserError(f"{self.path} is in use by {holder}; wait for it or use another output_dir") from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
-                raise UserError(f"output_dir {self.path}: cannot be locked: {error.strerror}") from error
-            warnings.warn(f"{self.path}: this disk has no locks; run only one process in it", stacklevel=2)
+            yield

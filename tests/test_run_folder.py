@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delora_sd import run_folder
-from delora_sd.atomic import remove_leftovers
 from delora_sd.errors import UserError
+from delora_sd.leftovers import remove_leftovers
 from delora_sd.run_folder import RunFolder
 
 
@@ -281,6 +281,21 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
         assert str(os.getpid()) in (run.path / ".lock").read_text()
     with run.lock():
         pass
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_whoever_writes_again_clears_what_a_crash_left_of_the_same_target(kind, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    WRITERS[kind](tmp_path, "new")
+    whole = contents(tmp_path)
+    (name,) = {Path(path).parts[0] for path in whole}
+    left = [f".partial-{socket.gethostname()}~{dead.pid}~{target}" for target in (name, f"old-{name}")]
+    other = f".partial-{socket.gethostname()}~{dead.pid}~other-{name}"
+    for path in (*left, other):
+        (tmp_path / path).write_text("half")
+    WRITERS[kind](tmp_path, "new")
+    assert contents(tmp_path) == whole | {other: "half"}
 
 
 def test_whoever_takes_the_lock_clears_what_a_crash_left(tmp_path):

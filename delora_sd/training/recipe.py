@@ -111,6 +111,7 @@ def _train(plan: Plan) -> None:
             session=session, runs=plan.runs, pack=pack, progress=progress, render_previews=render_previews
         )
         with reporter.stopping_on_signals():
+            reporter.catch_up(start_step)
             run_loop(session, reporter, start_step=start_step)
     if accelerator.is_main_process and not reporter.stop_requested:
         _finish(plan, pack, session.diverged, seconds=time.monotonic() - began)

@@ -75,7 +75,17 @@ class Reporter:
             return
         self._record_failures(step)
         if is_saved:
-            self._checkpoint(step, distances)
+            self._log_layers(step, distances)
+            self._checkpoint(step)
+        if not self.stop_requested:  # whoever resumes makes them: a stop does not wait for pictures
+            self._render_previews(step)
+
+    def catch_up(self, step: int) -> None:
+        """Makes the previews of the step that training resumes from: a stop or a crash came between it and them."""
+        if step and self.session.accelerator.is_main_process:
+            self._render_previews(step)
+
+    def _render_previews(self, step: int) -> None:
         for index, config in enumerate(self.session.configs):
             if config.preview.every and step % config.preview.every == 0 and index not in self.session.diverged:
                 self.render_previews(index, step)
@@ -106,7 +116,19 @@ class Reporter:
         loss = _mean(losses[0][index] + losses[1][index] for index in live)
         self.progress.update(report.step, f"loss {loss:.4f}, {speed:.1f} images/s")
 
-    def _checkpoint(self, step: int, distances: list[Distances]) -> None:
+    def _log_layers(self, step: int, distances: list[Distances]) -> None:
+        """Before the checkpoint: resuming forgets only what was logged after it."""
+        for index, layers in enumerate(distances):
+            boundaries = self.pack.adapters[index].boundaries()
+            described = {
+                name: {"distance": distance, "relative_distance": relative}
+                | ({"boundary": boundaries[name]} if boundaries else {})
+                for name, (distance, relative) in layers.items()
+            }
+            if index not in self.session.diverged:
+                append_line(self.runs[index].events, {"step": step, "layers": described})
+
+    def _checkpoint(self, step: int) -> None:
         for index, (run, config) in enumerate(zip(self.runs, self.session.configs, strict=True)):
             if index in self.session.diverged:
                 continue
@@ -119,15 +141,6 @@ class Reporter:
                 base=config.model.base,
             )
             prune_checkpoints(run, config.training.keep_checkpoints)
-        for index, layers in enumerate(distances):
-            boundaries = self.pack.adapters[index].boundaries()
-            described = {
-                name: {"distance": distance, "relative_distance": relative}
-                | ({"boundary": boundaries[name]} if boundaries else {})
-                for name, (distance, relative) in layers.items()
-            }
-            if index not in self.session.diverged:
-                append_line(self.runs[index].events, {"step": step, "layers": described})
 
     def _record_failures(self, step: int) -> None:
         for index in self.session.diverged.keys() - self._failed:

@@ -20,6 +20,7 @@ from delora_eval.protocols import Protocol, find_protocol, modify
 from delora_eval.scoring import Scored, score_group, score_photos
 from delora_eval.settings import ScoreConfig
 from delora_eval.task import Task, read_task
+from delora_sd.locks import hold
 from delora_sd.run_folder import read_lines, write_lines
 
 SCORES_VERSION = 1
@@ -36,7 +37,8 @@ def score(config: ScoreConfig) -> None:
     task = read_task(config)
     protocols = find_protocols(config, task)
     names = [protocol.name for protocol in protocols]
-    lines = score_task(Judge(config=config.encoders), protocols, task)
+    with hold(task.output.with_name(f".{task.output.name}.lock"), guarding=task.output, setting="output"):
+        lines = score_task(Judge(config=config.encoders), protocols, task)
     print_scores([line for line in lines if line["protocol"] in names], task.output)
 
 
@@ -60,9 +62,13 @@ def score_task(judge: Judge, protocols: Sequence[Protocol], task: Task) -> list[
         for view in (protocol.dino, protocol.clip):
             use_weights(judge, view.encoder)  # missing weights are said before any picture is read
     lines = before = read_lines(task.output)
-    for protocol in protocols:
-        for group in ((), *task.groups):
-            lines = _update(lines, judge, protocol, task, group)
+    try:
+        for protocol in protocols:
+            for group in ((), *task.groups):
+                lines = _update(lines, judge, protocol, task, group)
+    except KeyboardInterrupt:
+        write_lines(task.output, lines)  # asked to stop: the groups that are scored are kept
+        raise
     if lines != before:
         write_lines(task.output, lines)
     return lines

@@ -1,4 +1,6 @@
+import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from delora_eval.benchmark.packs import make_packs
 from delora_eval.benchmark.runner import parse_shard, run_phases, share_cells
 from delora_eval.benchmark.settings import BenchmarkConfig
 
-from delora_sd.errors import UserError
+from delora_sd.errors import DiskError, UserError
 
 from .fakes import Failures, fake_stages, trainings
 
@@ -86,6 +88,21 @@ def test_failed_cell_is_tried_twice_then_reported_and_the_grid_goes_on(make_conf
     assert len(attempts) == 2
     run(config)
     assert set(states(config).values()) == {"finished", "failed"}
+
+
+@pytest.mark.parametrize(
+    "refusal", [DiskError("cannot write x: No space left on device"), OSError(errno.ENOSPC, "No space left on device")]
+)
+def test_full_disk_stops_the_grid_and_counts_as_no_attempt(make_config, refusal):
+    def train(_):
+        raise refusal
+
+    config = make_config()
+    with pytest.raises(type(refusal), match="No space left"):
+        run_phases(config, replace(fake_stages(config), train=train), share_cells(0, 1))
+    assert not list(Path(config.output_dir).rglob("attempts.jsonl"))
+    run(config)
+    assert set(states(config).values()) == {"finished"}
 
 
 def test_diverged_cell_is_a_result_not_an_error(make_config):

@@ -1,6 +1,7 @@
 """What is done to a cell: train with its pack, generate, score. Called again, it goes on.
 
-An error ends the cell, never the grid. Out of GPU memory first halves the pack or the batch.
+An error ends the cell, never the grid; only a disk that takes nothing more stops it. Out of GPU memory first halves the
+pack or the batch.
 """
 
 import fcntl
@@ -29,7 +30,7 @@ from delora_eval.benchmark.live import Display
 from delora_eval.benchmark.packs import Pack
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.settings import ScoreConfig
-from delora_sd.errors import UserError
+from delora_sd.errors import UserError, is_disk_error
 from delora_sd.run_folder import RunFolder, read_json, write_folder
 from delora_sd.schema import with_settings
 from delora_sd.settings import GenerateConfig, TrainConfig
@@ -270,6 +271,8 @@ def _guarded(bench: Bench, stage: str, cells: list[Cell]) -> Iterator[_Guard]:
     try:
         yield guard
     except Exception as error:
+        if is_disk_error(error):  # no cell's fault: it must not count as an attempt
+            raise
         if _is_out_of_memory(error):
             guard.is_out_of_memory = True
         else:
