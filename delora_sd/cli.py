@@ -2,6 +2,7 @@
 
 Commands come from the installed packages (entry points), so the maker never imports the judge.
 Exit code 0: done. 2: the user can fix it (one line says how). 1: our mistake (--debug shows where).
+130, 143: stopped by Ctrl-C or SIGTERM; what was made is kept, and the same command again goes on.
 """
 
 import errno
@@ -20,6 +21,7 @@ from delora_sd.config import describe, load_config, to_yaml
 from delora_sd.conversion import accepted
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.schema import find_hint
+from delora_sd.signals import Stopped, handling, stop_at_once
 
 FLAGS = ("--help", "-h", "--dry-run", "--debug", "--version")
 
@@ -35,15 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     warnings.showwarning = _show_warning
     try:
-        _dispatch(arguments)
+        with handling(stop_at_once):
+            _dispatch(arguments)
         sys.stdout.flush()
         return 0
     except BrokenPipeError:
         _silence_stdout()
         return 141
-    except KeyboardInterrupt:
-        _complain("stopped; run the same command again to go on")
-        return 130
+    except Stopped as stop:
+        _complain(f"{stop}; run the same command again to go on")
+        return stop.exit_code
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
@@ -144,6 +147,7 @@ def _overview(commands: dict[str, Command]) -> str:
             *lines,
             "",
             "`delora-sd COMMAND --help` explains every setting; `--dry-run` prints the resolved ones.",
+            "Exit code: 0 done, 2 something you can fix, 1 our mistake, 130 Ctrl-C, 143 SIGTERM.",
         ]
     )
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ from delora_sd import __version__, cli
 from delora_sd.cli import main
 from delora_sd.command import Command
 from delora_sd.errors import UserError
+from delora_sd.signals import Stopped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, expected, calls, capsy
         (MemoryError("8 GiB"), 2, "out of memory"),
         (KeyError("bug"), 1, "unexpected KeyError: 'bug' (--debug shows where)"),
         (FileNotFoundError(errno.ENOENT, "No such file", "b"), 1, "unexpected FileNotFoundError"),
-        (KeyboardInterrupt(), 130, "run the same command again to go on"),
+        (Stopped(signal.SIGINT), 130, "delora-sd: stopped; run the same command again to go on\n"),
+        (Stopped(signal.SIGTERM, "runs/dog, step 3"), 143, "delora-sd: runs/dog, step 3: stopped; run the same"),
     ],
 )
 def test_exit_codes(error, code, expected, monkeypatch, capsys):
@@ -112,6 +115,13 @@ def test_exit_codes(error, code, expected, monkeypatch, capsys):
     assert main(["toy"]) == code
     printed = capsys.readouterr().err
     assert expected in printed and printed.count("\n") == 1 and "Traceback" not in printed
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_any_command_in_one_line(number, code, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "load_commands", lambda: toy(lambda _: os.kill(os.getpid(), number)))
+    assert main(["toy"]) == code
+    assert capsys.readouterr().err == "delora-sd: stopped; run the same command again to go on\n"
 
 
 @pytest.mark.parametrize(("error", "code"), [(UserError("x"), 2), (KeyError("x"), 1)])

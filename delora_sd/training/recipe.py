@@ -17,6 +17,7 @@ from delora_sd.errors import UserError
 from delora_sd.progress import ProgressDisplay
 from delora_sd.run_folder import RunFolder, read_json, read_lines, write_json, write_lines, write_text
 from delora_sd.settings import TrainConfig
+from delora_sd.signals import Stopped
 from delora_sd.training.checkpoints import last_common_step, load_checkpoint
 from delora_sd.training.door import check_config, check_resume
 from delora_sd.training.loop import run_loop
@@ -38,7 +39,7 @@ class TrainResult:
     step: int
     """Completed steps."""
     failure: str | None
-    """Why training stopped early; None when it is finished."""
+    """Why training gave up; None when it is finished."""
 
 
 def train(config: TrainConfig) -> None:
@@ -53,7 +54,11 @@ def train(config: TrainConfig) -> None:
 
 
 def train_pack(configs: list[TrainConfig]) -> list[TrainResult]:
-    """Trains several runs in one batch, each into its own run folder as if alone; finished ones are skipped."""
+    """Trains several runs in one batch, each into its own run folder as if alone; finished ones are skipped.
+
+    Raises:
+        Stopped: SIGTERM or Ctrl-C came while it trained; the checkpoint of the last step is written.
+    """
     runs = [RunFolder(Path(config.output_dir).expanduser()) for config in configs]
     for run, config in zip(runs, configs, strict=True):
         check_config(config)
@@ -73,13 +78,15 @@ def _train_unfinished(plan: Plan) -> None:
         if plan.accelerator.is_main_process:
             for run in plan.runs:
                 locks.enter_context(run.lock())
-        _train(plan)
+        stop = _train(plan)
         plan.accelerator.wait_for_everyone()  # nobody looks for the result before it is written
     plan.accelerator.end_training()
+    if stop is not None:
+        raise stop
 
 
-def _train(plan: Plan) -> None:
-    """Caches, attaches, resumes, loops, saves."""
+def _train(plan: Plan) -> Stopped | None:
+    """Caches, attaches, resumes, loops, saves; returns the stop when it was asked to."""
     began = time.monotonic()
     accelerator, configs = plan.accelerator, plan.configs
     with accelerator.main_process_first():
@@ -115,6 +122,7 @@ def _train(plan: Plan) -> None:
             run_loop(session, reporter, start_step=start_step)
     if accelerator.is_main_process and not reporter.stop_requested:
         _finish(plan, pack, session.diverged, seconds=time.monotonic() - began)
+    return reporter.stop()
 
 
 def _progress(plan: Plan, start_step: int) -> ProgressDisplay:
@@ -180,8 +188,5 @@ def _finish(plan: Plan, pack: nn.Module, diverged: dict[int, str], *, seconds: f
 def _result(run: RunFolder, config: TrainConfig) -> TrainResult:
     if is_finished(run, config):
         return TrainResult(run=run, step=config.training.num_steps, failure=None)
-    if run.failure.exists():
-        record = read_json(run.failure)
-        return TrainResult(run=run, step=record["step"], failure=record["reason"])
-    step = max(run.checkpoint_steps(), default=0)
-    return TrainResult(run=run, step=step, failure=f"stopped at step {step}; run the same command again to go on")
+    record = read_json(run.failure)
+    return TrainResult(run=run, step=record["step"], failure=record["reason"])

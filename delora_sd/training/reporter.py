@@ -4,17 +4,18 @@ Only the main process writes.
 """
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import FrameType
 
 import torch
 
 from delora_sd.adapters.delegated import Attached
 from delora_sd.progress import ProgressDisplay
 from delora_sd.run_folder import RunFolder, append_line, write_json
+from delora_sd.signals import Stopped, handling
 from delora_sd.training.checkpoints import prune_checkpoints, save_checkpoint
 from delora_sd.training.session import Session, StepReport
 
@@ -31,37 +32,38 @@ class Reporter:
     render_previews: Callable[[int, int], None]
     """(adapter index, step): writes the preview pictures."""
     stop_requested: bool = False
-    _stop_asked: bool = False
+    _signal: int | None = None
+    """That asked this process to stop."""
+    _step: int = 0
     _failed: set[int] = field(default_factory=set)
     _since: tuple[int, float] | None = None
 
-    @contextmanager
-    def stopping_on_signals(self) -> Iterator[None]:
+    def stopping_on_signals(self) -> AbstractContextManager[None]:
         """Inside, SIGTERM and Ctrl-C finish the step, write a checkpoint and end; a second one ends at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may install handlers; a worker's owner stops it
-            return
-        before = {number: signal.signal(number, self._request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return handling(self._request_stop)
 
-    def _request_stop(self, number: int, _frame: object) -> None:
-        self._stop_asked = True
+    def _request_stop(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
         signal.signal(number, signal.SIG_DFL)
         self.progress.say("stopping after this step; once more to stop at once")
+
+    def stop(self) -> Stopped | None:
+        """Returns what ends the command when the loop was stopped; a process that was not asked follows the others."""
+        if not self.stop_requested:
+            return None
+        where = str(self.runs[0].path) if len(self.runs) == 1 else f"{len(self.runs)} runs"
+        return Stopped(self._signal or signal.SIGTERM, f"{where}, step {self._step}")
 
     def _agree_on_stop(self) -> bool:
         """All processes stop at the same step, or none would answer the others."""
         if self.session.accelerator.num_processes == 1:
-            return self._stop_asked
-        asked = torch.tensor(float(self._stop_asked), device=self.session.accelerator.device)
+            return self._signal is not None
+        asked = torch.tensor(float(self._signal is not None), device=self.session.accelerator.device)
         return self.session.accelerator.reduce(asked, "sum").item() > 0
 
     def after_step(self, report: StepReport) -> None:
         training, step = self.session.configs[0].training, report.step
+        self._step = step
         self._since = self._since or (step - 1, report.began)
         self.stop_requested = self._agree_on_stop()
         is_last = step == training.num_steps or self.stop_requested

@@ -26,6 +26,7 @@ from delora_sd.settings import (
     TrainConfig,
     TrainingConfig,
 )
+from delora_sd.signals import Stopped
 from delora_sd.training import recipe
 from delora_sd.training.reporter import Reporter
 
@@ -193,8 +194,9 @@ def test_stop_signal_writes_a_checkpoint_and_the_same_command_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Reporter, "after_step", stop)
-        with pytest.raises(UserError, match="stopped at step 3; run the same command again"):
+        with pytest.raises(Stopped, match="run, step 3: stopped") as stop:
             recipe.train(config)
+    assert stop.value.exit_code == 143
     recipe.train(config)
     undisturbed = replace(config, output_dir=str(tmp_path / "undisturbed"))
     recipe.train(undisturbed)

@@ -105,8 +105,6 @@ def _train(bench: Bench, cells: list[Cell]) -> None:
         bench.stages.train([cell.train for cell in open_cells])
     if guard.is_out_of_memory:
         _train_in_halves(bench, open_cells)
-    elif not guard.failed and any(_is_unfinished(bench, cell) for cell in open_cells):
-        raise KeyboardInterrupt  # training was asked to stop and wrote its checkpoints
 
 
 def _train_in_halves(bench: Bench, cells: list[Cell]) -> None:
@@ -120,11 +118,6 @@ def _train_in_halves(bench: Bench, cells: list[Cell]) -> None:
     bench.display.say(f"out of GPU memory with a pack of {len(cells)}; going on with packs of at most {half}")
     for start in range(0, len(cells), half):
         _train(bench, cells[start : start + half])
-
-
-def _is_unfinished(bench: Bench, cell: Cell) -> bool:
-    run = bench.folder.run(cell)
-    return not is_trained(run, cell.train) and not _divergence(run)
 
 
 def _divergence(run: RunFolder) -> dict[str, Any] | None:
