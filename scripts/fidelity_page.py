@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delora_eval.benchmark.drawing import Drawing
-from delora_eval.benchmark.figures import map_figure, steps_figure, sweep_figure
+from delora_eval.benchmark.figures import steps_figure, sweep_figure
+from delora_eval.benchmark.map_figure import map_figure
 from delora_eval.benchmark.methods import FACTOR
 from delora_eval.benchmark.pictures import Sheet, build_sheets
 from delora_eval.benchmark.rows import BOOTSTRAP_SEED, Row, RowScore

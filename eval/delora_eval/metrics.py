@@ -137,6 +137,9 @@ SCORES = {
     ),
 }
 
+FIDELITIES = ("dino", "clip_t")
+"""Subject and prompt: a figure or table never shows one without the other."""
+
 
 def pool(means: Iterable[PairMean], pooling: Literal["subjects", "pairs"]) -> PairMean:
     """Returns the mean of several means: each the same (`subjects`), or each by its pairs (`pairs`)."""

@@ -1,9 +1,19 @@
 """The tables of a report, from its numbers. Subject fidelity never stands without prompt fidelity beside it."""
 
 import itertools
-import math
 
-from delora_eval.benchmark.rows import BOOTSTRAP_SEED, Row, RowScore, setting_label
+from delora_eval.benchmark.rows import BOOTSTRAP_SEED, Row, setting_label
+from delora_eval.benchmark.table_text import (
+    MISSING,
+    show_bytes,
+    show_count,
+    show_difference,
+    show_interval,
+    show_pair,
+    show_paper,
+    show_score,
+    show_seconds,
+)
 from delora_eval.benchmark.tables import Table
 from delora_eval.benchmark.view import ProtocolView, View, row_distances
 from delora_eval.metrics import SCORES
@@ -17,8 +27,6 @@ MOST_COMPARED_ROWS = 6
 
 MOST_COLUMNS = 10
 """Rows that a per-subject table shows as columns; scores.csv has them all."""
-
-MISSING = "–"
 
 
 def build_tables(view: View) -> list[Table]:
@@ -54,7 +62,7 @@ def difference_table(view: View, protocol: ProtocolView) -> Table:
     pairs = _compared(rows)
     scores = [score for score in LEADING if all(score in row.scores for row in rows)]
     lines = [
-        (f"{second.title} − {first.title}", *(_show_difference(_difference(first, second, score)) for score in scores))
+        (f"{second.title} − {first.title}", *(show_difference(_difference(first, second, score)) for score in scores))
         for first, second in pairs
         if all(first.scores[score].by_subject.keys() & second.scores[score].by_subject.keys() for score in scores)
     ]
@@ -77,7 +85,7 @@ def steps_table(view: View, protocol: ProtocolView) -> Table:
         distances = row_distances(view, row)
         for step, scores in protocol.at_steps(row).items():
             distance = distances.get(step)
-            shown = [_show_score(scores.get(score)) for score in LEADING]
+            shown = [show_score(scores.get(score)) for score in LEADING]
             rows.append((row.title, str(step), *shown, MISSING if distance is None else f"{distance:.3g}"))
     return Table(
         name=_name("steps", view, protocol),
@@ -92,7 +100,7 @@ def steps_table(view: View, protocol: ProtocolView) -> Table:
 def further_table(view: View, protocol: ProtocolView) -> Table:
     """Diversity, copies, drift: what a high subject score may have cost."""
     names = [name for name in SCORES if name not in LEADING and any(name in row.scores for row in protocol.rows)]
-    rows = [(row.title, *(_show_score(row.scores.get(name)) for name in names)) for row in protocol.rows]
+    rows = [(row.title, *(show_score(row.scores.get(name)) for name in names)) for row in protocol.rows]
     return Table(
         name=_name("further", view, protocol),
         title=f"What else the pictures say, protocol {protocol.protocol.name}",
@@ -109,7 +117,7 @@ def subject_table(view: View, protocol: ProtocolView) -> Table:
     lines = []
     for subject in view.subjects:
         ceiling = protocol.ceilings.get(subject, {}).get("dino")
-        cells = [_show_pair(row, subject) for row in shown]
+        cells = [show_pair(row, subject) for row in shown]
         lines.append((subject, MISSING if ceiling is None else f"{ceiling:.3f}", *cells))
     return Table(
         name=_name("subjects", view, protocol),
@@ -153,12 +161,12 @@ def cost_table(view: View) -> Table:
     lines = [
         (
             row.title,
-            _show_count(row.cost.parameters),
-            _show_bytes(row.cost.file_bytes),
-            _show_seconds(row.cost.train_seconds),
+            show_count(row.cost.parameters),
+            show_bytes(row.cost.file_bytes),
+            show_seconds(row.cost.train_seconds),
             str(row.cost.pack or MISSING),
-            _show_bytes(row.cost.peak_bytes),
-            _show_seconds(row.cost.generate_seconds),
+            show_bytes(row.cost.peak_bytes),
+            show_seconds(row.cost.generate_seconds),
         )
         for row in rows
     ]
@@ -221,17 +229,17 @@ def _real_row(protocol: ProtocolView, scores: list[str], paper: dict) -> tuple[s
     for score in scores:
         cells += [f"{protocol.real[score]:.3f}" if score in protocol.real else MISSING, ""]
     known = paper.get("real", {})
-    return (*cells, *([_paper_value(known, "dino"), _paper_value(known, "clip_i")] if paper else []))
+    return (*cells, *([show_paper(known, "dino"), show_paper(known, "clip_i")] if paper else []))
 
 
 def _method_row(row: Row, scores: list[str], paper: dict) -> tuple[str, ...]:
     title = f"{row.title} ({row.lost})" if row.lost else row.title
-    cells = [title, _show_count(row.cost.parameters)]
+    cells = [title, show_count(row.cost.parameters)]
     for score in scores:
         found = row.scores.get(score)
-        cells += [_show_score(found), MISSING if found is None else _show_interval(found.subjects)]
+        cells += [show_score(found), MISSING if found is None else show_interval(found.subjects)]
     known = paper.get(row.method, {})
-    return (*cells, *([_paper_value(known, "dino"), _paper_value(known, "clip_i")] if paper else []))
+    return (*cells, *([show_paper(known, "dino"), show_paper(known, "clip_i")] if paper else []))
 
 
 def _main_notes(view: View, protocol: ProtocolView) -> list[str]:
@@ -272,60 +280,6 @@ def _compared(rows: list[Row]) -> list[tuple[Row, Row]]:
 def _difference(first: Row, second: Row, score: str) -> Estimate:
     ours, theirs = second.scores[score].by_subject, first.scores[score].by_subject
     return paired_difference(ours, theirs, seed=BOOTSTRAP_SEED)
-
-
-def _show_score(score: RowScore | None) -> str:
-    if score is None:
-        return MISSING
-    spread = score.seeds
-    if spread.count < 2:
-        return f"{spread.mean:.3f}"
-    digits = 3 if spread.std >= 0.01 else 4
-    return f"{spread.mean:.3f} ± {spread.std:.{digits}f} ({spread.best:.3f})"
-
-
-def _show_interval(estimate: Estimate) -> str:
-    return f"{estimate.low:.3f} – {estimate.high:.3f}" if estimate.count > 1 else MISSING
-
-
-def _show_difference(estimate: Estimate) -> str:
-    if estimate.count < 2:
-        return f"{estimate.mean:+.3f} (one subject)"
-    return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]{' *' if estimate.excludes_zero else ''}"
-
-
-def _show_pair(row: Row, subject: str) -> str:
-    values = [
-        row.scores[score].by_subject.get(subject) if score in row.scores else None for score in ("dino", "clip_t")
-    ]
-    return " / ".join(MISSING if value is None or math.isnan(value) else f"{value:.3f}" for value in values)
-
-
-def _paper_value(known: dict, score: str) -> str:
-    if score not in known:
-        return MISSING
-    text = f"{known[score]:.3f}"
-    if f"{score}_std" in known:
-        text += f" ± {known[f'{score}_std']:.4f}"
-    return text + (f" ({known[f'{score}_best']:.3f})" if f"{score}_best" in known else "")
-
-
-def _show_count(count: int | None) -> str:
-    if count is None:
-        return MISSING
-    return f"{count / 1e6:.1f}M" if count >= 1e5 else f"{count:,}"
-
-
-def _show_bytes(count: int | None) -> str:
-    if count is None:
-        return MISSING
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB" if count >= 1e4 else f"{count} B"
-
-
-def _show_seconds(seconds: float | None) -> str:
-    if seconds is None:
-        return MISSING
-    return f"{seconds / 60:.1f} min" if seconds >= 100 else f"{seconds:.1f} s"
 
 
 def _distance_of(view: View) -> str:
