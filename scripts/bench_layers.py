@@ -4,8 +4,9 @@
     python scripts/bench_layers.py                 # one CPU thread, fp32
     python scripts/bench_layers.py --device cuda   # bf16 base, fp32 adapters
 
-Every round runs all contestants one after the other on the same input; a figure is a ratio of medians over rounds,
-and the last line weighs the shapes by how many of SD 1.5's 128 layers have them. Ratios, not seconds, travel.
+Every round runs all contestants one after the other, each round begins with another one, and all share the input and
+the frozen weights. A figure is a ratio of medians over rounds (on a CPU of the process's own time, so that a busy
+neighbour counts little), and the last line weighs the shapes by how many of SD 1.5's 128 layers have them.
 """
 
 import argparse
@@ -41,14 +42,18 @@ LAYERS = 4
 class Projections(nn.Module):
     """Layers of one shape side by side, so that every library can adapt them by name."""
 
-    def __init__(self, in_features: int, out_features: int):
+    def __init__(self, frozen: list[nn.Parameter]):
         super().__init__()
-        self.blocks = nn.ModuleList(
-            nn.ModuleDict({"to_q": nn.Linear(in_features, out_features, bias=False)}) for _ in range(LAYERS)
-        )
+        self.blocks = nn.ModuleList(nn.ModuleDict({"to_q": _linear(weight)}) for weight in frozen)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         return [block["to_q"](x) for block in self.blocks]
+
+
+def _linear(weight: nn.Parameter) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = weight
+    return layer
 
 
 def main() -> None:
@@ -61,7 +66,7 @@ def main() -> None:
     if device.type == "cpu":
         torch.set_num_threads(1)
     print(f"{device_name()}; torch {torch.__version__}; forward + backward, batch {arguments.batch}, rank {RANK}\n")
-    names = list(contestants(8, 8, torch.device("cpu")))
+    names = list(contestants(frozen_weights(8, 8, torch.device("cpu"))))
     print(f"{'in':>5} {'out':>5} {'tokens':>6} {'layers':>6} | " + " ".join(f"{name:>17}" for name in names))
     totals = dict.fromkeys(names, 0.0)
     for (in_features, out_features, tokens), count in SHAPES.items():
@@ -79,27 +84,29 @@ def main() -> None:
     print(f"\ndelora mirrored / peft delora: {ours / totals['peft delora']:.3f}")
 
 
-def contestants(in_features: int, out_features: int, device: torch.device) -> dict[str, Callable]:
+def contestants(frozen: list[nn.Parameter]) -> dict[str, Callable]:
     """Returns {name: x -> y}; every call does all the work of a training step's forward."""
-    found: dict[str, Callable] = {"base": make_layer(in_features, out_features, device)}
-    rank = min(RANK, in_features, out_features)
+    found: dict[str, Callable] = {"base": Projections(frozen)}
+    rank = min(RANK, *frozen[0].shape)
     for init in ("frozen_copy", "mirrored", "zero_up"):
-        found[f"delora {init.replace('_', ' ')}"] = our_delora(
-            make_layer(in_features, out_features, device), rank, init
-        )
+        found[f"delora {init.replace('_', ' ')}"] = our_delora(Projections(frozen), rank, init)
     for name, config in {
         "peft delora": DeloraConfig(r=rank, target_modules=["to_q"]),
         "peft lora": LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["to_q"]),
         "peft dora": LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["to_q"], use_dora=True),
     }.items():
-        found[name] = get_peft_model(make_layer(in_features, out_features, device), config, autocast_adapter_dtype=True)
+        found[name] = get_peft_model(Projections(frozen), config, autocast_adapter_dtype=True)
     return found
 
 
-def make_layer(in_features: int, out_features: int, device: torch.device) -> nn.Module:
+def frozen_weights(in_features: int, out_features: int, device: torch.device) -> list[nn.Parameter]:
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return Projections(in_features, out_features).to(device, dtype).requires_grad_(False)
+    layers = [nn.Linear(in_features, out_features, bias=False) for _ in range(LAYERS)]
+    return [nn.Parameter(layer.weight.detach().to(device, _dtype(device)), requires_grad=False) for layer in layers]
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def our_delora(layer: nn.Module, rank: int, init: str) -> Callable:
@@ -116,19 +123,21 @@ def time_shape(
     in_features: int, out_features: int, tokens: int, device: torch.device, arguments: argparse.Namespace
 ) -> dict[str, float]:
     """Returns the median seconds of each contestant on one shape, rounds interleaved."""
-    models = contestants(in_features, out_features, device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    models = list(contestants(frozen_weights(in_features, out_features, device)).items())
+    dtype = _dtype(device)
     x = torch.randn(arguments.batch, tokens, in_features, device=device, dtype=dtype, requires_grad=True)
     upstream = torch.randn(arguments.batch, tokens, out_features, device=device, dtype=dtype)
-    seconds: dict[str, list[float]] = {name: [] for name in models}
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    seconds: dict[str, list[float]] = {name: [] for name, _ in models}
     for round_number in range(arguments.rounds + 3):
-        for name, model in models.items():
-            began = time.perf_counter()
+        first = round_number % len(models)
+        for name, model in models[first:] + models[:first]:
+            began = clock()
             torch.autograd.backward(model(x), [upstream] * LAYERS)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if round_number >= 3:  # the first rounds warm caches and allocators
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

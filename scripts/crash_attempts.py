@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from crash_faults import Disk, Failure
@@ -29,7 +29,15 @@ class Ending:
     seconds: float
     output: str
     boundaries: tuple[str, ...] = ()
-    """What it wrote, in order; only of an attempt that was watched and ended by itself."""
+    """What it wrote, in order; only of an attempt that ended by itself."""
+    modules: tuple[str, ...] = ()
+    """What it had imported by then."""
+
+    @property
+    def said(self) -> list[str]:
+        """The lines in which the command speaks for itself, warnings apart."""
+        lines = self.output.splitlines()
+        return [line for line in lines if line.startswith("delora-sd: ") and not line.startswith("delora-sd: warning")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +53,7 @@ class Signal:
     """Sends a signal so many seconds after the start."""
 
     after_s: float
-    number: signal.Signals = signal.SIGKILL
+    number: signal.Signals
 
 
 def import_everything() -> None:
@@ -65,24 +73,31 @@ def import_everything() -> None:
     assert all((CLIPTextModel, CLIPTokenizer, score, launchers, report, generate, recipe))
 
 
-def attempt(arguments: list[str], watched: Path, logs: Path, how: Fault | Signal | None = None) -> Ending:
-    """Runs `delora-sd ARGUMENTS` and returns how it ended; `watched` is the folder whose writes are boundaries."""
-    process, began = start(arguments, watched, logs, how if isinstance(how, Fault) else None), time.monotonic()
-    return follow(process, logs, began=began, stop=how if isinstance(how, Signal) else None)
+def attempt(
+    arguments: list[str], stage: Path, logs: Path, how: Fault | Signal | None = None, *, user: int | None = None
+) -> Ending:
+    """Runs `delora-sd ARGUMENTS` and returns how it ended; left alone, with the boundaries below `stage`.
+
+    Args:
+        user: Id to run as; none: as who we are.
+    """
+    process = start(arguments, stage, logs, how if isinstance(how, Fault) else None, user=user)
+    return follow(process, logs, stop=how if isinstance(how, Signal) else None)
 
 
-def start(arguments: list[str], watched: Path, logs: Path, fault: Fault | None = None) -> int:
+def start(arguments: list[str], stage: Path, logs: Path, fault: Fault | None = None, *, user: int | None = None) -> int:
     """Starts an attempt and returns its process id; its output and boundaries go to `logs`."""
     logs.mkdir(parents=True, exist_ok=True)
+    (logs / "boundaries.json").unlink(missing_ok=True)
     process = os.fork()
     if process == 0:
-        _be_the_command(arguments, watched, logs, fault)
+        _be_the_command(arguments, stage, logs, fault, user)
     return process
 
 
-def follow(process: int, logs: Path, *, began: float, stop: Signal | None = None) -> Ending:
+def follow(process: int, logs: Path, *, stop: Signal | None = None) -> Ending:
     """Waits for the end of an attempt, sending it a signal on the way if asked to."""
-    pending = stop
+    pending, began = stop, time.monotonic()
     while True:
         ended, status = os.waitpid(process, os.WNOHANG)
         seconds = time.monotonic() - began
@@ -96,23 +111,27 @@ def follow(process: int, logs: Path, *, began: float, stop: Signal | None = None
         time.sleep(_POLL_S)
 
 
-def _be_the_command(arguments: list[str], watched: Path, logs: Path, fault: Fault | None) -> None:
+def _be_the_command(arguments: list[str], stage: Path, logs: Path, fault: Fault | None, user: int | None) -> None:
     """The rest of the forked process's life."""
     code = 1
     try:
         log = os.open(logs / "output.txt", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        disk = Disk(watched, fail_at=fault.at, failure=fault.failure) if fault else Disk(watched)
+        if user is not None:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+        disk = Disk(stage, fail_at=fault.at, failure=fault.failure) if fault else Disk(stage)
         disk.install()
         from delora_sd.cli import main
 
         code = main(arguments)
-        (logs / "modules.json").write_text(json.dumps(sorted(sys.modules)))
-        if fault is None:
-            (logs / "boundaries.json").write_text(json.dumps(disk.boundaries))
+        if fault is None and user is None:
+            seen = {"boundaries": disk.boundaries, "modules": sorted(sys.modules)}
+            (logs / "boundaries.json").write_text(json.dumps(seen))
     except BaseException as error:  # it must never return into the parent's code
-        print(f"TRACEBACK: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"Traceback of an attempt: {type(error).__name__}: {error}", file=sys.stderr)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -121,9 +140,11 @@ def _be_the_command(arguments: list[str], watched: Path, logs: Path, fault: Faul
 
 def _read_ending(logs: Path, code: int, seconds: float) -> Ending:
     output, file = (logs / "output.txt").read_text(errors="replace"), logs / "boundaries.json"
-    ending = Ending(code=code, seconds=seconds, output=output)
-    if not file.exists():
-        return ending
-    boundaries = tuple(json.loads(file.read_text()))
-    file.unlink()
-    return replace(ending, boundaries=boundaries)
+    seen = json.loads(file.read_text()) if file.exists() else {"boundaries": (), "modules": ()}
+    return Ending(
+        code=code,
+        seconds=seconds,
+        output=output,
+        boundaries=tuple(seen["boundaries"]),
+        modules=tuple(seen["modules"]),
+    )

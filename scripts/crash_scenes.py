@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+PAGE_BYTES = 4096
+
 TRACES = (".lock", ".arbiter", ".in-use", ".scores.jsonl.lock")
 """Files that say who worked there; left out of the comparison."""
 
@@ -45,10 +47,12 @@ class Scene:
 
     def set_up(self) -> None:
         shutil.rmtree(self.stage, ignore_errors=True)
-        if self.start is None:
-            self.stage.mkdir(parents=True)
-        else:
-            shutil.copytree(self.start, self.stage)
+        self.stage.mkdir(parents=True)
+        self.fill()
+
+    def fill(self) -> None:
+        if self.start is not None:
+            shutil.copytree(self.start, self.stage, dirs_exist_ok=True)
 
 
 def arguments_of(command: str, stage: Path, base: str) -> list[str]:
@@ -106,6 +110,11 @@ def read_comparable(folder: Path) -> dict[str, str]:
     """Returns {file: hash of all in it that must not depend on when and where it was made}."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in TRACES)
     return {str(path.relative_to(folder)): _hash(path) for path in files}
+
+
+def count_pages(folder: Path) -> int:
+    """Returns what the files take of a file system in memory, in its pages."""
+    return sum(-(-path.stat().st_size // PAGE_BYTES) for path in folder.rglob("*") if path.is_file())
 
 
 def differing(found: dict[str, str], expected: dict[str, str]) -> list[str]:

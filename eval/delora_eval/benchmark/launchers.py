@@ -6,6 +6,7 @@ They share everything but who takes which pack; files and claims keep them apart
 import os
 from collections.abc import Callable
 
+from delora_eval.benchmark.claims import Claims
 from delora_eval.benchmark.folder import BenchmarkFolder, cell_state, read_plan
 from delora_eval.benchmark.runner import parse_shard, run_phases, share_cells
 from delora_eval.benchmark.settings import BenchmarkConfig
@@ -20,10 +21,12 @@ RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTE
 def run_benchmark(config: BenchmarkConfig, make_stages: MakeStages = real_stages) -> BenchmarkFolder:
     """Runs what is left of a benchmark and writes its report when every cell has ended; the same call again resumes."""
     folder = LAUNCHERS[config.launcher](config, make_stages)
-    states = [cell_state(folder, config, cell) for cells in read_plan(folder).values() for cell in cells]
-    left = sum(state in ("half-done", "waiting") for state in states)
+    cells = [cell for phase in read_plan(folder).values() for cell in phase]
+    left = [cell for cell in cells if cell_state(folder, config, cell) in ("half-done", "waiting")]
     if left:
-        print(f"{left} of {len(states)} cells are with other processes; whoever ends last writes the report")
+        holders = sorted({holder for cell in left if (holder := Claims(folder=folder.claims).holder(cell.id))})
+        others = ", ".join(holders) or "other processes"
+        print(f"{len(left)} of {len(cells)} cells are with {others}; whoever ends last writes the report")
         return folder
     from delora_eval.benchmark.report import report_benchmark
 
