@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Which of the paper's claims hold on the bundled miniature: five small benchmarks, then docs/FIDELITY.md.
+"""Which of the paper's claims hold on the bundled miniature: six small benchmarks, then docs/FIDELITY.md.
 
     python scripts/fidelity_miniature.py                          # all of it; the same command again resumes
     python scripts/fidelity_miniature.py --studies rates map      # some of it
     python scripts/fidelity_miniature.py --page-only              # the page from what is finished
 
-Every study is a benchmark of configs/benchmark/miniature_fidelity_*.yaml with its own report in its folder:
-rates (C1, C2), long (C3), norm (C4), starts (C6, C7), map. Several copies of this command may run at once on one
-folder; they share the work. Settings for all studies can be added: `seeds=[0]` for a first look.
+Every study is a benchmark of configs/benchmark/miniature_fidelity_*.yaml with its own report in its folder: search (the
+settings), rates (C1, C2), long (C3), norm (C4), starts (C6, C7), map. Several copies of this command may run at once on
+one folder; they share the work. Settings for all studies can be added: `seeds=[0]` for a first look.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from delora_sd.config import load_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs" / "benchmark"
-STUDIES = ("rates", "long", "norm", "starts", "map")
+STUDIES = ("search", "rates", "long", "norm", "starts", "map")
 
 
 def main(words: list[str] | None = None, make_stages: MakeStages = real_stages) -> None:

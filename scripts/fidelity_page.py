@@ -54,6 +54,7 @@ class Claim:
 def write_page(views: dict[str, View], page: Path, pictures: Path, machine: str) -> None:
     """Writes the page and its pictures; `views` maps a study's name to its finished benchmark."""
     makers: dict[str, tuple[Callable[[View], Claim], ...]] = {
+        "search": (search,),
         "rates": (best_settings, learning_rates),
         "long": (prolonged,),
         "norm": (weight_norms,),
@@ -65,6 +66,18 @@ def write_page(views: dict[str, View], page: Path, pictures: Path, machine: str)
     for claim in claims:
         lines += _section(claim, pictures, page.parent)
     write_text(page, "\n".join(lines).rstrip() + "\n")
+
+
+def search(view: View) -> Claim:
+    methods = dict.fromkeys(row.method for row in view.main.rows)
+    best = [max((row for row in view.main.rows if row.method == method), key=_subject) for method in methods]
+    return Claim(
+        number="Search",
+        text="The setting of every method with the best subject score, on three other subjects, one seed.",
+        verdict="; ".join(f"{row.title}: {_subject(row):.3f}" for row in best),
+        table=_score_table("Every setting tried", list(view.main.rows), view.main),
+        drawings=(map_figure(view, view.main, "delora", SCORES),),
+    )
 
 
 def best_settings(view: View) -> Claim:
@@ -118,7 +131,7 @@ def prolonged(view: View) -> Claim:
 def weight_norms(view: View) -> Claim:
     scaled = next(row for row in view.main.rows if row.method == "delora")
     plain = [row for row in view.main.rows if row.method != "delora"]
-    best = max(plain, key=lambda row: row.scores["dino"].subjects.mean)
+    best = max(plain, key=_subject)
     return Claim(
         number="C4",
         text="Scaling the update by the frozen weight's norms helps (Table 1).",
@@ -155,12 +168,12 @@ def mirrored_like_paper(view: View) -> Claim:
 
 
 def boundary_map(view: View) -> Claim:
-    best = max(view.main.rows, key=lambda row: row.scores["dino"].subjects.mean)
-    worst = min(view.main.rows, key=lambda row: row.scores["dino"].subjects.mean)
+    best = max(view.main.rows, key=_subject)
+    worst = min(view.main.rows, key=_subject)
     return Claim(
         number="Map",
         text="The boundary, more than the learning rate, decides how strongly DeLoRA acts.",
-        verdict=f"Best subject score {_subject_score(best)} at {best.title}; lowest {_subject_score(worst)} "
+        verdict=f"Best subject score {_subject(best):.3f} at {best.title}; lowest {_subject(worst):.3f} "
         f"at {worst.title}",
         table=_score_table("Boundary and learning rate", list(view.main.rows), view.main),
         drawings=(map_figure(view, view.main, "delora", SCORES),),
@@ -168,7 +181,7 @@ def boundary_map(view: View) -> Claim:
 
 
 def _head(views: dict[str, View], claims: Sequence[Claim], machine: str) -> list[str]:
-    view = next(iter(views.values()))
+    view = next((view for name, view in views.items() if name != "search"), next(iter(views.values())))
     facts = view.manifests[0]
     versions = ", ".join(f"{name} {facts['versions'].get(name)}" for name in ("torch", "diffusers"))
     return [
@@ -197,7 +210,7 @@ def _head(views: dict[str, View], claims: Sequence[Claim], machine: str) -> list
 def _section(claim: Claim, pictures: Path, folder: Path) -> list[str]:
     lines = [f"## {claim.number}: {claim.text}", "", f"**{claim.verdict}.**", ""]
     for drawing in claim.drawings:
-        file = pictures / f"fidelity_{drawing.name}.png"
+        file = pictures / f"fidelity_{claim.number.lower()}_{drawing.name}.png"
         write_bytes(file, drawing.png)
         lines += [f"![{drawing.title}]({file.relative_to(folder)})", "", f"*{drawing.caption}*", ""]
     for shown in claim.pictures:
@@ -295,8 +308,8 @@ def _growth(view: View, row: Row, early: int, late: int) -> float:
     return distances[late] / distances[early]
 
 
-def _subject_score(row: Row) -> str:
-    return f"{row.scores['dino'].subjects.mean:.3f}"
+def _subject(row: Row) -> float:
+    return row.scores["dino"].subjects.mean
 
 
 def _over_steps(sheet: Sheet) -> Pictures:
