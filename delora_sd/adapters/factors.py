@@ -37,7 +37,8 @@ def delora_factors(
 ) -> Factors:
     """dW = (lambda ||W|| / r) B Xi A, Xi_ii = 1 / (||b_i|| ||a_i||) (Eq. 8, 15); norm <= lambda max(weight_norm)."""
     down = F.normalize(A, dim=-1, eps=MIN_NORM) * weight_norm.unsqueeze(-2)
-    up = F.normalize(B, dim=-2, eps=MIN_NORM) * (boundary / A.shape[-2])[..., None, None]
+    norm = B.norm(dim=-2).clamp_min(MIN_NORM)
+    up = B * (boundary.unsqueeze(-1) / (A.shape[-2] * norm)).unsqueeze(-2)  # one pass over B, not two
     return Factors(down, up)
 
 

@@ -3,8 +3,12 @@
 Shapes: K adapters, B samples in all (B / K each, adapter 0's first), R rank of the factors.
 """
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from delora_sd.adapters.factors import Factors
 from delora_sd.adapters.quantization import dense_weight
@@ -17,12 +21,16 @@ class AdaptedLinear(nn.Module):
         super().__init__()
         self.base = base
         self.factors: Factors | None = None
+        self.trained: Factors | None = None
+        """The first terms of `factors`, where a frozen start follows them: they alone get gradients. None: all do."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.factors is None:
             return self.base(x)
         down, up, scale = self.factors  # (K, R, in), (K, out, R), (K, out)
-        y = _add_update(self.base, x, down, up)
+        rows = x.reshape(down.shape[0], -1, x.shape[-1])
+        trained = (None, None) if self.trained is None else self.trained[:2]
+        y = _AddUpdate.apply(rows, self.base, down, up, *trained)
         if scale is not None:
             y = _scale_rows(y, scale.unsqueeze(1), self.base.bias)
         return y.view(*x.shape[:-1], y.shape[-1])
@@ -35,6 +43,8 @@ class AdaptedConv2d(nn.Module):
         super().__init__()
         self.base = base
         self.factors: Factors | None = None
+        self.trained: Factors | None = None
+        """Unused: a convolution's gradients go through `factors`."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
@@ -68,17 +78,40 @@ def flat_weight(layer: nn.Module) -> Tensor:
     return dense_weight(layer).flatten(1)
 
 
-def _add_update(base: nn.Linear, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    """Returns base(x) + up (down x) as (K, rows, out): two thin products, the second added into the base's output.
+class _AddUpdate(torch.autograd.Function):
+    """base(x) + up (down x) for x (K, rows, in): two thin products, the second added into the base's output.
 
-    In place, because a linear layer's output is not needed by its backward pass: no extra pass over the activations.
+    One node where autograd would make five: x gets both its gradients in one product, frozen terms get none, and
+    nothing of the weight's size is made. `trained_down` and `trained_up` are the first terms of `down` and `up` again,
+    and take their gradients; None: all terms are trained. Differentiable once.
     """
-    num_adapters = down.shape[0]
-    if num_adapters == 1:
-        rows = x.reshape(-1, x.shape[-1])
-        return base(rows).addmm_(rows @ down.squeeze(0).mT, up.squeeze(0).mT).unsqueeze(0)
-    rows = x.reshape(num_adapters, -1, x.shape[-1])
-    return base(rows).baddbmm_(rows @ down.mT, up.mT)
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        base: nn.Linear,
+        down: Tensor,
+        up: Tensor,
+        trained_down: Tensor | None,
+        trained_up: Tensor | None,
+    ) -> Tensor:
+        hidden = x @ down.mT  # (K, rows, R)
+        ctx.base, ctx.num_trained = base, None if trained_down is None else trained_down.shape[-2]
+        ctx.save_for_backward(x, down, up, hidden)
+        return base(x).baddbmm_(hidden, up.mT)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, down, up, hidden = ctx.saved_tensors
+        grad_hidden = grad @ up
+        grad_x = (grad @ dense_weight(ctx.base)).baddbmm_(grad_hidden, down) if ctx.needs_input_grad[0] else None
+        grad_down = grad_hidden[..., : ctx.num_trained].mT @ x
+        grad_up = (hidden[..., : ctx.num_trained].mT @ grad).mT
+        if ctx.num_trained is None:
+            return grad_x, None, grad_down, grad_up, None, None
+        return grad_x, None, None, None, grad_down, grad_up
 
 
 def _scale_rows(y: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:

@@ -23,6 +23,10 @@ Tensors = dict[str, Tensor]
 """Tensors of one layer by name: A (r, in), B (out, r), boundary (), weight_norm (in,), ..."""
 
 
+START = ("start_down", "start_up")
+"""Names of the frozen copy of an update at time 0, which is subtracted (Eq. 9)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerSpec:
     """What the settings say about one layer, patterns applied and the boundary in the paper's unit."""
@@ -107,6 +111,11 @@ def weight_norms(weight: Tensor, kind: str) -> Tensor:
     if kind == "column":
         return weight.norm(dim=0)
     return torch.full_like(weight[0], 1.0) * (weight.norm() if kind == "frobenius" else 1.0)
+
+
+def subtract_start(live: Factors, tensors: Tensors) -> Factors:
+    """Returns live minus the frozen start; `live` itself where the layer has none."""
+    return formulas.without_start(live, *(tensors[name] for name in START)) if START[0] in tensors else live
 
 
 def trained_names(config: AdapterConfig) -> tuple[str, ...]:
@@ -199,9 +208,7 @@ def _start_relaxed(spec: LayerSpec, config: AdapterConfig, weight: Tensor, gener
 
 def _delora(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
     live = formulas.delora_factors(tensors["A"], tensors["B"], tensors["boundary"], tensors["weight_norm"])
-    if "start_down" not in tensors:
-        return live
-    return formulas.without_start(live, tensors["start_down"], tensors["start_up"])
+    return subtract_start(live, tensors)
 
 
 def _lora(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:

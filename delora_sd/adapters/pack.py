@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from delora_sd.adapters.adapter import Adapter, create_adapter
 from delora_sd.adapters.factors import Factors, update_norm
 from delora_sd.adapters.layers import AdaptedLayer, adapt_layer, flat_weight
-from delora_sd.adapters.methods import METHODS
+from delora_sd.adapters.methods import METHODS, START, subtract_start
 from delora_sd.adapters.quantization import dense_weight, weight_dtype
 from delora_sd.errors import UserError
 from delora_sd.settings import AdapterConfig
@@ -32,26 +32,31 @@ class AdapterPack(nn.Module):
     def make_factors(self) -> None:
         """Gives every layer its factors (K, R, in) and (K, out, R), once per step, in a few kernels per shape."""
         for index, group in enumerate(self.adapters[0].groups):
-            factors = self._group_factors(index)
+            factors, trained = self._group_factors(index)
             dtype = weight_dtype(self._layers[group.layers[0]].base)
-            in_base_dtype = Factors(factors.down.to(dtype), factors.up.to(dtype), factors.scale)
-            per_layer = [[None] * len(group.layers) if part is None else part.unbind(0) for part in in_base_dtype]
-            for position, name in enumerate(group.layers):
-                self._layers[name].factors = Factors(*(part[position] for part in per_layer))
+            per_layer = _unstack(factors, dtype)
+            trained_per_layer = [None] * len(per_layer) if trained is factors else _unstack(trained, dtype)
+            for name, own, trained_own in zip(group.layers, per_layer, trained_per_layer, strict=True):
+                self._layers[name].factors, self._layers[name].trained = own, trained_own
 
-    def _group_factors(self, index: int) -> Factors:
-        """Returns the factors of one group, (layers, K, ...), fp32 and differentiable."""
+    def _group_factors(self, index: int) -> tuple[Factors, Factors]:
+        """Returns (all terms, the trained ones) of one group, (layers, K, ...), fp32 and differentiable.
+
+        Without a frozen start the two are one and the same.
+        """
         first = self.adapters[0]
         method, group = METHODS[first.config.method], first.groups[index]
         named = [adapter.group_tensors(index) for adapter in self.adapters]
-        stacked = {name: torch.stack([tensors[name] for tensors in named], dim=1) for name in named[0]}
+        stacked = {name: _stack([tensors[name] for tensors in named]) for name in named[0]}
         weight = flat_weight(self._layers[group.layers[0]].base).float() if method.needs_weight else None
-        return method.factors(stacked, first.config, group.spec, weight)
+        own = {name: tensor for name, tensor in stacked.items() if name not in START}
+        trained = method.factors(own, first.config, group.spec, weight)
+        return subtract_start(trained, stacked), trained
 
     def clear_factors(self) -> None:
         """The UNet computes as if no adapter were there."""
         for layer in self._layers.values():
-            layer.factors = None
+            layer.factors = layer.trained = None
 
     @contextmanager
     def only(self, index: int) -> Iterator[None]:
@@ -60,6 +65,7 @@ class AdapterPack(nn.Module):
             self.make_factors()
         for layer in self._layers.values():
             layer.factors = Factors(*(None if part is None else part[index : index + 1] for part in layer.factors))
+            layer.trained = None
         try:
             yield
         finally:
@@ -70,13 +76,25 @@ class AdapterPack(nn.Module):
         """Returns, per adapter, {layer: (||dW||_F, ||dW||_F / ||W||_F)}: the Euclidean distance of Figs. 2, 3."""
         found: list[dict[str, tuple[float, float]]] = [{} for _ in self.adapters]
         for index, group in enumerate(self.adapters[0].groups):
-            factors = self._group_factors(index)
+            factors, _ = self._group_factors(index)
             for position, name in enumerate(group.layers):
                 weight = flat_weight(self._layers[name].base).float()
                 one = Factors(*(None if part is None else part[position] for part in factors))
                 for layers, distance in zip(found, update_norm(one, weight).tolist(), strict=True):
                     layers[name] = (distance, distance / max(weight.norm().item(), 1e-12))
         return found
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    """(layers, ...) of each adapter -> (layers, K, ...); one adapter alone is not copied."""
+    return tensors[0].unsqueeze(1) if len(tensors) == 1 else torch.stack(tensors, dim=1)
+
+
+def _unstack(factors: Factors, dtype: torch.dtype) -> list[Factors]:
+    """Returns one (K, ...) pair per layer in the base's precision; DoRA's scale stays fp32."""
+    scales = [None] * len(factors.down) if factors.scale is None else factors.scale.unbind(0)
+    pairs = zip(factors.down.to(dtype).unbind(0), factors.up.to(dtype).unbind(0), scales, strict=True)
+    return [Factors(*pair) for pair in pairs]
 
 
 def attach_adapters(unet: nn.Module, configs: list[AdapterConfig], *, seeds: list[int]) -> AdapterPack:
