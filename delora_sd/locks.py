@@ -12,12 +12,13 @@ from typing import BinaryIO
 
 from delora_sd.errors import DiskError, UserError
 
+_ATTEMPTS = 10
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def hold(lock: Path, *, guarding: Path, setting: str) -> Iterator[None]:
-    """Holds the lock file for this process.
+    """Holds the lock file for this process; folders made for it vanish again when nothing else came into them.
 
     Args:
         guarding: What nobody else may write meanwhile.
@@ -26,18 +27,43 @@ def hold(lock: Path, *, guarding: Path, setting: str) -> Iterator[None]:
     Raises:
         UserError: another process holds it (which one), or the file cannot be made.
     """
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a+b", buffering=0)
-    except OSError as error:
-        raise DiskError(f"{setting} {guarding}: {error.strerror or error}") from error
-    with file:
-        _hold(file, guarding, setting)
+    made = [folder for folder in (lock.parent, *lock.parent.parents) if not folder.exists()]
+    with _open_held(lock, guarding, setting) as file:
         _sign(file, guarding, setting)
         try:
             yield
         finally:
             file.truncate(0)
+            _remove_empty(lock, made)
+
+
+def _open_held(lock: Path, guarding: Path, setting: str) -> BinaryIO:
+    """Returns the lock file, held; one that its last holder took away meanwhile guards nothing and is made again."""
+    for _ in range(_ATTEMPTS):
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            file = lock.open("a+b", buffering=0)
+        except OSError as error:
+            raise DiskError(f"{setting} {guarding}: {error.strerror or error}") from error
+        with contextlib.ExitStack() as undo:
+            undo.callback(file.close)
+            _hold(file, guarding, setting)
+            if os.fstat(file.fileno()).st_nlink:
+                undo.pop_all()
+                return file
+    raise UserError(
+        f"{guarding}: its lock {lock.name} keeps vanishing; wait for other processes or use another {setting}"
+    )
+
+
+def _remove_empty(lock: Path, made: list[Path]) -> None:
+    """Removes the lock and the folders made for it, innermost first, when the lock is all there is in them."""
+    if not made or any(path != lock for path in lock.parent.iterdir()):
+        return
+    with contextlib.suppress(OSError):
+        lock.unlink()
+        for folder in made:
+            folder.rmdir()
 
 
 def _sign(file: BinaryIO, guarding: Path, setting: str) -> None:

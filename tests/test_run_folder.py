@@ -1,6 +1,7 @@
 """Whole or not at all: every write boundary fails once, and nothing half-written is ever seen."""
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -296,6 +297,32 @@ def test_whoever_writes_again_clears_what_a_crash_left_of_the_same_target(kind, 
         (tmp_path / path).write_text("half")
     WRITERS[kind](tmp_path, "new")
     assert contents(tmp_path) == whole | {other: "half"}
+
+
+def test_a_folder_in_which_nothing_was_made_vanishes_and_any_other_stays(tmp_path):
+    run = RunFolder(tmp_path / "a" / "b")
+    with pytest.raises(UserError, match="the model is broken"), run.lock():
+        raise UserError("the model is broken")
+    assert list(tmp_path.iterdir()) == []
+    run.path.mkdir(parents=True)
+    with run.lock():
+        pass
+    assert list(contents(run.path)) == [".lock"]
+
+
+def test_a_lock_taken_away_by_its_last_holder_is_not_held(tmp_path, monkeypatch):
+    """The second process opened the file before the first took it away, and holds it after: a lock on nothing."""
+    run, flock, calls = RunFolder(tmp_path / "run"), fcntl.flock, []
+
+    def take_away_first(file, how):
+        if not calls:
+            (run.path / ".lock").unlink()
+        calls.append(how)
+        flock(file, how)
+
+    monkeypatch.setattr("fcntl.flock", take_away_first)
+    with run.lock():
+        assert len(calls) == 2 and (run.path / ".lock").read_text().startswith("process")
 
 
 def test_whoever_takes_the_lock_clears_what_a_crash_left(tmp_path):
