@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from delora_sd.config import read_yaml
+from delora_sd.diffusion.folder_checks import check_config, check_part, check_side
 from delora_sd.errors import UserError
 from delora_sd.settings import ModelConfig
 
@@ -169,6 +170,7 @@ def _check_parts(name: str, folder: Path) -> None:
             raise UserError(f"model.base={name}: no {part}/ in {folder} (found: {found}); expected a diffusers folder")
     for part in WEIGHT_FILES:
         weights_variant(folder, part)
+        check_part(folder, part, WEIGHT_FILES[part])
 
 
 def _check_is_sd1_or_sd2(name: str, unet: dict, vae: dict) -> None:
@@ -191,22 +193,25 @@ def _is_marked_random(folder: Path) -> bool:
 def _size_px(model: ModelConfig, unet: dict, vae: dict) -> int:
     """Returns the side of the images; a side must survive the VAE's halvings."""
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    if model.size_px is None:
-        return unet["sample_size"] * factor
     smallest = factor * 2 ** (len(unet["block_out_channels"]) - 1)
-    if model.size_px % factor or model.size_px < smallest:
-        raise UserError(f"model.size_px={model.size_px}: expected a multiple of {factor}, at least {smallest}")
-    return model.size_px
+    own_px = unet["sample_size"] * factor
+    source = f"model.base={model.base}: {own_px} px" if model.size_px is None else f"model.size_px={model.size_px}"
+    size_px = own_px if model.size_px is None else model.size_px
+    check_side(source, size_px, factor=factor, smallest=smallest)
+    return size_px
 
 
 def _read_config(folder: Path, part: str) -> dict[str, Any]:
-    return _read_json(folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json"))
+    file = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    config = _read_json(file)
+    check_config(file, part, config)
+    return config
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not a readable config ({error})") from None
     if not isinstance(config, dict):
         raise UserError(f"{file}: expected a JSON object, found {type(config).__name__}")

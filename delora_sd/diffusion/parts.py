@@ -82,11 +82,12 @@ def load_tokenizer(base: Base) -> "CLIPTokenizer":
     from transformers import CLIPTokenizer
 
     if base.folder is not None:
-        return _explain(base, "tokenizer", lambda: CLIPTokenizer.from_pretrained(str(base.folder / "tokenizer")))
+        load = lambda: CLIPTokenizer.from_pretrained(str(base.folder / "tokenizer"), local_files_only=True)  # noqa: E731
+        return _explain(base, "tokenizer", load)
     config = sd15_configs()["text_encoder"]
     with tempfile.TemporaryDirectory() as folder:
         write_spelling_tokenizer(Path(folder), start_id=config["bos_token_id"], end_id=config["eos_token_id"])
-        return CLIPTokenizer.from_pretrained(folder)
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def load_noise_scheduler(base: Base) -> "DDPMScheduler":
@@ -95,7 +96,8 @@ def load_noise_scheduler(base: Base) -> "DDPMScheduler":
 
     if base.folder is None:
         return DDPMScheduler(**{k: v for k, v in sd15_configs()["scheduler"].items() if k not in _SAMPLER_ONLY})
-    load = lambda: DDPMScheduler.from_pretrained(str(base.folder), subfolder="scheduler")  # noqa: E731
+    folder = str(base.folder)
+    load = lambda: DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)  # noqa: E731
     return _explain(base, "scheduler", load)
 
 

@@ -84,7 +84,7 @@ def load_mini_clip(folder: Path) -> tuple[nn.Module, Tokenize]:
     from transformers import CLIPTokenizer
 
     config = read_json(Path(folder) / "config.json")
-    tokenizer = CLIPTokenizer.from_pretrained(Path(folder) / config["tokenizer"])
+    tokenizer = CLIPTokenizer.from_pretrained(Path(folder) / config["tokenizer"], local_files_only=True)
     return _load(new_mini_clip(config), Path(folder)), lambda texts: token_ids(tokenizer, list(texts))
 
 
