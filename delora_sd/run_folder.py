@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from delora_sd.atomic import (
     append_line,
@@ -20,6 +21,7 @@ from delora_sd.atomic import (
 from delora_sd.errors import UserError
 from delora_sd.leftovers import remove_leftovers
 from delora_sd.locks import hold
+from delora_sd.records import check_record
 
 __all__ = [
     "FORMAT_VERSION",
@@ -37,6 +39,19 @@ __all__ = [
 
 FORMAT_VERSION = 1
 """Layout of a run folder. A folder of another version is refused, never guessed at."""
+
+_MANIFEST_FIELDS = {
+    "subject": dict, "base": dict, "versions": dict, "photos": dict, "device": str, "git": str | None, "pack": int,
+    "finished_step": int, "seconds": float, "peak_memory_bytes": int | None, "trainable_parameters": int,
+}  # fmt: skip
+_SUBJECT_FIELDS = {"name": str, "class_word": str, "is_live": bool}
+_BASE_FIELDS = {
+    "id": str, "fingerprint": str | None, "random_weights": bool, "size_px": int, "prediction_type": str,
+}  # fmt: skip
+_EVENT_NUMBERS = (
+    "loss", "instance_loss", "class_loss", "lr", "grad_norm", "distance", "boundary", "images_per_second",
+)  # fmt: skip
+_LAYER_NUMBERS = dict.fromkeys(("distance", "relative_distance", "boundary"), float | None)
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,36 @@ class RunFolder:
         """Returns the steps of all complete checkpoints, ascending."""
         folders = (folder for folder in self.path.glob("checkpoints/step-*") if folder.is_dir())
         return sorted(int(match[1]) for folder in folders if (match := re.fullmatch(r"step-(\d{6,})", folder.name)))
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Returns the manifest, {} before there is one. Raises UserError when it is not what training writes."""
+        if not self.manifest.exists():
+            return {}
+        source, advice = str(self.manifest), "run the same training again"
+        manifest = check_record(read_json(self.manifest), {}, _MANIFEST_FIELDS, source=source, advice=advice)
+        check_record(manifest.get("subject", {}), {}, _SUBJECT_FIELDS, source=f"{source}: subject", advice=advice)
+        check_record(manifest.get("base", {}), {}, _BASE_FIELDS, source=f"{source}: base", advice=advice)
+        for section in ("versions", "photos"):
+            facts = manifest.get(section, {})
+            check_record(facts, dict.fromkeys(facts, str | None), source=f"{source}: {section}", advice=advice)
+        return manifest
+
+    def read_failure(self) -> dict[str, Any]:
+        """Returns {"step", "reason"} of a training that gave up, {} of any other."""
+        if not self.failure.exists():
+            return {}
+        fields = {"step": int, "reason": str}
+        return check_record(read_json(self.failure), fields, source=str(self.failure), advice="delete it")
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """Returns the lines of events.jsonl; [] before there are any."""
+        events, optional = read_lines(self.events), dict.fromkeys(_EVENT_NUMBERS, float | None) | {"layers": dict}
+        for number, event in enumerate(events, start=1):
+            source, advice = f"{self.events}, line {number}", "delete that line"
+            check_record(event, {"step": int}, optional, source=source, advice=advice)
+            for layer, facts in event.get("layers", {}).items():
+                check_record(facts, {}, _LAYER_NUMBERS, source=f"{source}: {layer[:80]}", advice=advice)
+        return events
 
     def is_finished(self) -> bool:
         """True when training has written its final adapter."""

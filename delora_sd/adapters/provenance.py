@@ -9,7 +9,7 @@ from typing import Any
 from delora_sd.adapters.delegated import default_learning_rate
 from delora_sd.adapters.lora_files import Provenance
 from delora_sd.config import load_config
-from delora_sd.run_folder import RunFolder, read_json
+from delora_sd.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 
 
@@ -17,7 +17,7 @@ def describe_adapter(folder: Path, lineage: dict[str, str], *, base: str) -> Pro
     """Returns what is known about an adapter folder; the run around it is read when there is one."""
     run = find_run(folder)
     config = load_config(TrainConfig, [run.config], []) if run else None
-    manifest: dict[str, Any] = read_json(run.manifest) if run and run.manifest.exists() else {}
+    manifest: dict[str, Any] = run.read_manifest() if run else {}
     facts = manifest.get("base", {})
     trigger = f"{config.data.identifier} {_class_word(config, manifest)}".strip() if config else ""
     size_px = (config.model.size_px if config else None) or facts.get("size_px")

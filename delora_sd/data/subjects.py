@@ -162,7 +162,7 @@ def _class_words(dataset: Path) -> dict[str, str]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         rows = list(csv.DictReader(lines))
     words = {row.get("subject_name") or "": row.get("class") or "" for row in rows}
-    if not words or not all(map(_is_folder_name, words)) or not all(words.values()):
+    if not words or not all(map(is_folder_name, words)) or not all(words.values()):
         raise UserError(f"{file}: expected the columns subject_name,class; every name the name of a folder beside it")
     if len(words) < len(rows):
         twice = Counter(row["subject_name"] for row in rows).most_common(1)[0][0]
@@ -170,7 +170,8 @@ def _class_words(dataset: Path) -> dict[str, str]:
     return words
 
 
-def _is_folder_name(name: str) -> bool:
+def is_folder_name(name: str) -> bool:
+    """Returns whether the name stays in its folder: no path, no way up."""
     return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0")
 
 

@@ -1,6 +1,5 @@
 """Pictures of the subject in new contexts: what is asked for, minus what is there, drawn and listed."""
 
-import math
 from pathlib import Path
 
 from delora_sd.adapters.merging import check_strength, merged_adapters
@@ -13,18 +12,22 @@ from delora_sd.generation.requests import (
     ImageRequest,
     ImageSet,
     SamplingSettings,
+    check_sampling,
     describe_set,
     finished_files,
     plan_requests,
+    read_listing,
     write_listing,
 )
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
 from delora_sd.generation.sources import find_source, hash_adapter
 from delora_sd.progress import ProgressDisplay
-from delora_sd.run_folder import RunFolder, append_line, read_lines
+from delora_sd.run_folder import RunFolder, append_line
 from delora_sd.settings import GenerateConfig
 
 MAX_SEED = 2**63 - 1
+MAX_COUNT = 100_000
+"""Nobody means more pictures of one prompt; a slip of the keyboard would fill the memory with their names."""
 
 
 def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
@@ -70,7 +73,7 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
             sampler = model.sampler([prompt.text for prompt in prompts], sampling)
             with merged_adapters(sampler.unet, source.adapters):
                 _draw(requests, finished, image_set, sampler, config.batch_size or default_batch_size(device))
-            write_listing(image_set, read_lines(image_set.listing))
+            write_listing(image_set, read_listing(image_set.listing))
     return image_set.folder
 
 
@@ -113,12 +116,11 @@ def _sampling(config: GenerateConfig, size_px: int) -> SamplingSettings:
 
 def _check_settings(config: GenerateConfig) -> None:
     """Raises UserError for numbers that make no picture."""
-    for key in ("images_per_prompt", "num_inference_steps", "batch_size"):
+    for key in ("images_per_prompt", "batch_size"):
         value = getattr(config, key)
-        if value is not None and value < 1:
-            raise UserError(f"{key}={value}: expected at least 1")
-    if not (math.isfinite(config.guidance) and config.guidance >= 1):
-        raise UserError(f"guidance={config.guidance}: expected 1 (the prompt alone) or more; 7.5 is usual")
+        if value is not None and not 1 <= value <= MAX_COUNT:
+            raise UserError(f"{key}={value}: expected at least 1 and at most {MAX_COUNT}")
+    check_sampling("", num_inference_steps=config.num_inference_steps, guidance=config.guidance)
     if not 0 <= config.seed <= MAX_SEED - config.images_per_prompt:
         raise UserError(f"seed={config.seed}: expected 0 to {MAX_SEED - config.images_per_prompt}")
     if not config.negative_prompt.isprintable():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +11,23 @@ from typing import Any
 
 from delora_sd.data.prompts import Prompt
 from delora_sd.diffusion.bases import Base
+from delora_sd.errors import UserError
+from delora_sd.records import check_record
 from delora_sd.run_folder import read_lines, write_lines
 
 LISTING = "images.jsonl"
 """One line per finished picture of a set."""
 
+_PICTURE_FIELDS = {
+    "prompt": str, "template": str, "prompt_index": int, "seed": int, "step": int | None, "strength": float | None,
+    "adapter": str | None, "extra_adapters": dict, "num_inference_steps": int | None, "guidance": float | None,
+    "negative_prompt": str | None, "size_px": int | None, "base": str | None, "random_weights": bool,
+}  # fmt: skip
+
 MAX_SLUG_LENGTH = 60
+
+MAX_INFERENCE_STEPS = 1000
+"""Stable Diffusion's noise schedule has no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +39,16 @@ class SamplingSettings:
     """1: the prompt alone; above: away from the negative prompt."""
     negative_prompt: str
     size_px: int
+
+
+def check_sampling(section: str, *, num_inference_steps: int, guidance: float) -> None:
+    """Raises UserError for numbers that make no picture; `section` is "" or ends with a dot."""
+    if not 1 <= num_inference_steps <= MAX_INFERENCE_STEPS:
+        raise UserError(
+            f"{section}num_inference_steps={num_inference_steps}: expected at least 1 and at most {MAX_INFERENCE_STEPS}"
+        )
+    if not (math.isfinite(guidance) and guidance >= 1):
+        raise UserError(f"{section}guidance={guidance}: expected 1 (the prompt alone) or more; 7.5 is usual")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +132,25 @@ def plan_requests(folder: Path, prompts: Sequence[Prompt], seeds: Sequence[int])
     ]
 
 
+def read_listing(file: Path) -> list[dict[str, Any]]:
+    """Returns the lines of an images.jsonl, [] before there are any.
+
+    Raises:
+        UserError: a line without a picture, with a picture elsewhere, or with a field of another kind.
+    """
+    records = read_lines(file)
+    for number, record in enumerate(records, start=1):
+        source = f"{file}, line {number}"
+        check_record(record, {"file": str}, _PICTURE_FIELDS, source=source, advice="delete that line")
+        name = record["file"]
+        if Path(name).name != name or "\0" in name:
+            raise UserError(f"{source}: '{name[:80]}' is not the name of a picture in its folder; delete that line")
+    return records
+
+
 def finished_files(image_set: ImageSet) -> set[str]:
     """Returns the names of the pictures that are both listed and there, and forgets lines that lost their picture."""
-    records = read_lines(image_set.listing)
+    records = read_listing(image_set.listing)
     present = [record for record in records if (image_set.folder / record["file"]).is_file()]
     if image_set.listing.exists():
         write_listing(image_set, present)  # also drops a line torn by a crash
@@ -121,7 +159,9 @@ def finished_files(image_set: ImageSet) -> set[str]:
 
 def write_listing(image_set: ImageSet, records: Sequence[Mapping[str, Any]]) -> None:
     """Writes images.jsonl by seed and prompt: the same bytes however often the work was interrupted."""
-    write_lines(image_set.listing, sorted(records, key=lambda record: (record["seed"], record["prompt_index"])))
+    write_lines(
+        image_set.listing, sorted(records, key=lambda record: (record.get("seed", 0), record.get("prompt_index", 0)))
+    )
 
 
 def slug(text: str) -> str:

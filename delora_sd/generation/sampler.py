@@ -20,7 +20,7 @@ from delora_sd.errors import UserError
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 
 DEFAULT_BATCH = {"cpu": 8, "mps": 4, "cuda": 32, "xpu": 16}
 """Images per batch where none is asked for; what does not fit a GPU is halved."""
@@ -54,20 +54,7 @@ def embed_texts(
 
 def sample_images(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
     """Returns one picture per (text, seed), drawn in one batch with classifier-free guidance."""
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-
-    unet, sampling = sampler.unet, sampler.sampling
-    pipeline = StableDiffusionPipeline(
-        unet=unet,
-        vae=sampler.vae,
-        scheduler=DPMSolverMultistepScheduler.from_config(sampler.scheduler_config),
-        text_encoder=None,
-        tokenizer=None,
-        safety_checker=None,  # it blackens pictures and would falsify scores; the base's licence still applies
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    unet, sampling, pipeline = sampler.unet, sampler.sampling, build_pipeline(sampler)
     side = sampling.size_px // pipeline.vae_scale_factor
     noise = initial_latents(seeds, (unet.config.in_channels, side, side))
     embeddings = torch.stack([sampler.embeddings[text] for text in texts]).to(unet.device, unet.dtype)
@@ -83,6 +70,24 @@ def sample_images(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) 
         output_type="latent",
     ).images
     return _decode(sampler.vae, latents)
+
+
+def build_pipeline(sampler: Sampler) -> "StableDiffusionPipeline":
+    """Returns the sampler's parts as diffusers' pipeline; captions go in as embeddings."""
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline(
+        unet=sampler.unet,
+        vae=sampler.vae,
+        scheduler=DPMSolverMultistepScheduler.from_config(sampler.scheduler_config),
+        text_encoder=None,
+        tokenizer=None,
+        safety_checker=None,  # it blackens pictures and would falsify scores; the base's licence still applies
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def initial_latents(seeds: Sequence[int], shape: tuple[int, ...]) -> Float[Tensor, "images channels height width"]:

@@ -3,10 +3,12 @@
 import hashlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from delora_sd.config import load_config
 from delora_sd.data.subjects import class_facts
 from delora_sd.errors import UserError
+from delora_sd.records import check_record
 from delora_sd.run_folder import RunFolder, read_json
 from delora_sd.settings import GenerateConfig, ModelConfig, TrainConfig
 
@@ -69,7 +71,7 @@ def _run_source(config: GenerateConfig, run: RunFolder) -> Source:
     run.check_version()
     train = load_config(TrainConfig, [run.config], [])
     adapter = _run_adapter(config, run)
-    subject = read_json(run.manifest)["subject"]
+    subject = _trained_subject(run)
     output = RunFolder(Path(config.output_dir).expanduser()) if config.output_dir else run
     return Source(
         adapters=_with_extra(config, {adapter: config.strength}),
@@ -80,6 +82,13 @@ def _run_source(config: GenerateConfig, run: RunFolder) -> Source:
         is_live=subject["is_live"],
         images=output.images,
     )
+
+
+def _trained_subject(run: RunFolder) -> dict[str, Any]:
+    """Returns {"class_word", "is_live"} as training wrote them: the photos need not be there any more."""
+    fields = {"class_word": str, "is_live": bool}
+    source, advice = f"{run.manifest}: subject", "run the same training again"
+    return check_record(run.read_manifest().get("subject", {}), fields, source=source, advice=advice)
 
 
 def _run_adapter(config: GenerateConfig, run: RunFolder) -> Path:
@@ -131,7 +140,8 @@ def _model_of(path: Path, asked: ModelConfig) -> ModelConfig:
     """Returns the settings' model; where they name none, the base that the PEFT folder was made for."""
     if asked.base != ModelConfig().base or path.is_file():
         return asked
-    base = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
+    config = read_json(path / ADAPTER_CONFIG)
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     return replace(asked, base=base) if isinstance(base, str) and base else asked
 
 

@@ -8,11 +8,12 @@ from delora_eval.metrics import SCORES
 from delora_eval.page_sets import SMALL_THUMBNAIL, SetView, read_set_views
 from delora_eval.protocols import Protocol, find_protocol
 from delora_eval.score import REFERENCE_SET
+from delora_eval.score_lines import read_scores
 from delora_eval.thumbnails import Thumbnail, make_thumbnails
 from delora_sd.config import flatten, load_config
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
-from delora_sd.run_folder import RunFolder, read_json, read_lines
+from delora_sd.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 
 
@@ -109,11 +110,11 @@ def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int
         raise UserError(f"{run.path} is not a run folder: no config.yaml in it; train first")
     run.check_version()
     config = load_config(TrainConfig, [run.config], [])
-    manifest = read_json(run.manifest) if run.manifest.exists() else {}
-    lines = read_lines(run.scores)
+    manifest = run.read_manifest()
+    lines = read_scores(run.scores)
     protocols = tuple(dict.fromkeys(line["protocol"] for line in lines))
     subject, photos, problem = _read_photos(config, manifest, thumbnail_px)
-    events = read_lines(run.events)
+    events = run.read_events()
     return RunPage(
         path=run.path,
         config=config,
@@ -130,7 +131,7 @@ def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int
         protocol=find_protocol(protocols[0]) if protocols else None,
         protocols=protocols,
         settings=_read_settings(config),
-        failure=read_json(run.path / "failed.json") if (run.path / "failed.json").exists() else {},
+        failure=run.read_failure(),
     )
 
 

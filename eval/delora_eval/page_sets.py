@@ -7,7 +7,8 @@ from typing import Any
 
 from delora_eval.picture_sets import LISTING, without_identifier
 from delora_eval.thumbnails import Thumbnail, make_thumbnails
-from delora_sd.run_folder import RunFolder, read_lines
+from delora_sd.generation.requests import read_listing
+from delora_sd.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 
 SMALL_THUMBNAIL = 0.6
@@ -74,7 +75,7 @@ def read_set_views(
     thumbnail_px: int,
 ) -> tuple[SetView, ...]:
     """Returns the picture sets of a run, the main set first; `protocol` is the one whose scores are shown, if any."""
-    listings = {path.parent: read_lines(path) for path in sorted(run.images.glob(f"*/{LISTING}"))}
+    listings = {path.parent: read_listing(path) for path in sorted(run.images.glob(f"*/{LISTING}"))}
     shown = [line for line in lines if line["protocol"] in protocol]
     views = []
     for folder, pictures in listings.items():

@@ -8,9 +8,8 @@ from typing import Any
 from delora_eval.images import list_pictures
 from delora_sd.data.subjects import find_photos
 from delora_sd.errors import UserError, nearest_name
-from delora_sd.run_folder import RunFolder, read_json, read_lines
-
-LISTING = "images.jsonl"
+from delora_sd.generation.requests import LISTING, read_listing
+from delora_sd.run_folder import RunFolder, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,7 @@ def read_reference(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _read_set(folder: Path, subject: str, identifier: str) -> PictureSet:
-    lines = read_lines(folder / LISTING)
+    lines = read_listing(folder / LISTING)
     missing = [line["file"] for line in lines if not (folder / line["file"]).is_file()]
     if missing:
         raise UserError(

@@ -17,11 +17,12 @@ from delora_eval.measure import Score
 from delora_eval.metrics import SCORES, PairMean, pool
 from delora_eval.picture_sets import PictureSet
 from delora_eval.protocols import Protocol, find_protocol, modify
+from delora_eval.score_lines import read_scores
 from delora_eval.scoring import Scored, score_group, score_photos
 from delora_eval.settings import ScoreConfig
 from delora_eval.task import Task, read_task
 from delora_sd.locks import hold
-from delora_sd.run_folder import read_lines, write_lines
+from delora_sd.run_folder import write_lines
 
 SCORES_VERSION = 1
 """Part of every fingerprint: when a score's definition changes, old lines are made again."""
@@ -61,7 +62,7 @@ def score_task(judge: Judge, protocols: Sequence[Protocol], task: Task) -> list[
     for protocol in protocols:
         for view in (protocol.dino, protocol.clip):
             use_weights(judge, view.encoder)  # missing weights are said before any picture is read
-    lines = before = read_lines(task.output)
+    lines = before = read_scores(task.output)
     try:
         for protocol in protocols:
             for group in ((), *task.groups):

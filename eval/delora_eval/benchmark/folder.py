@@ -4,19 +4,24 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.methods import Point
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_sd.config import flatten, load_config, to_dict, to_yaml
+from delora_sd.data.subjects import is_folder_name
 from delora_sd.errors import UserError
+from delora_sd.records import check_record
 from delora_sd.run_folder import RunFolder, append_line, read_json, read_lines, write_json, write_text
 
 MAX_ATTEMPTS = 2
 """A cell that raised an error is tried once more, then reported with its error."""
 
+Ending = Literal["finished", "diverged", "failed"]
 State = Literal["finished", "diverged", "failed", "half-done", "waiting"]
+
+_ADVICE = "run the same `delora-sd benchmark` again"
 
 FREE_TO_CHANGE = ("output_dir", "title", "paper", "sheet_prompts", "projection", "pack", "launcher", "shard", "ray.")
 FREE_TO_GROW = ("methods", "subjects", "seeds", "matrix", "factors", "steps", "protocol", "tune.")
@@ -89,7 +94,7 @@ class BenchmarkFolder:
 class Outcome:
     """How a cell ended: `outcome.json`, written when nothing is left to do in it."""
 
-    state: Literal["finished", "diverged", "failed"]
+    state: Ending
     evaluation: str
     """Fingerprint of what was generated and scored; another one makes the cell unfinished."""
     reason: str | None = None
@@ -137,8 +142,9 @@ def remember_plan(folder: BenchmarkFolder, *, tune: list[Cell], test: list[Cell]
 
 def read_plan(folder: BenchmarkFolder) -> dict[Literal["tune", "test"], list[Cell]]:
     """Returns the cells as planned, without training settings."""
-    plan = read_json(folder.plan)
-    return {phase: [Cell(**cell | {"steps": tuple(cell["steps"])}) for cell in cells] for phase, cells in plan.items()}
+    plan, source = read_json(folder.plan), str(folder.plan)
+    check_record(plan, {}, source=source, advice=_ADVICE)
+    return {phase: [_read_cell(cell, source) for cell in _list(plan, phase, source)] for phase in ("tune", "test")}
 
 
 def evaluation_fingerprint(config: BenchmarkConfig, cell: Cell) -> str:
@@ -156,7 +162,14 @@ def evaluation_fingerprint(config: BenchmarkConfig, cell: Cell) -> str:
 
 def read_outcome(run: RunFolder) -> Outcome | None:
     file = run.path / "outcome.json"
-    return Outcome(**read_json(file)) if file.exists() else None
+    if not file.exists():
+        return None
+    fields = {"state": str, "evaluation": str, "reason": str | None, "seconds": dict}
+    record = check_record(read_json(file), fields, source=str(file), advice=f"delete it; {_ADVICE}")
+    check_record(record["seconds"], dict.fromkeys(record["seconds"], float), source=str(file), advice=_ADVICE)
+    if record["state"] not in get_args(Ending):
+        raise UserError(f"{file}: unknown state '{record['state'][:40]}'; delete it; {_ADVICE}")
+    return Outcome(**{name: record[name] for name in fields})
 
 
 def write_outcome(run: RunFolder, outcome: Outcome) -> None:
@@ -186,9 +199,43 @@ def cell_state(folder: BenchmarkFolder, config: BenchmarkConfig, cell: Cell) -> 
 
 def read_chosen(folder: BenchmarkFolder) -> dict[str, Point]:
     """Returns {method: the setting the search found}, {} before it has ended."""
-    return (
-        {name: entry["setting"] for name, entry in read_json(folder.chosen).items()} if folder.chosen.exists() else {}
-    )
+    return {name: found["setting"] for name, found in read_search(folder).items()}
+
+
+def read_search(folder: BenchmarkFolder) -> dict[str, Any]:
+    """Returns {method: its setting and every candidate} as the search wrote them, {} before it has ended."""
+    if not folder.chosen.exists():
+        return {}
+    source = str(folder.chosen)
+    search = check_record(read_json(folder.chosen), {}, source=source, advice=_ADVICE)
+    for name, found in search.items():
+        check_record(found, {"setting": dict, "score": str}, source=f"{source}: {name[:80]}", advice=_ADVICE)
+        for candidate in _list(found, "candidates", f"{source}: {name[:80]}"):
+            fields = {"setting": dict, "value": float | None, "scored": int, "cells": int}
+            check_record(candidate, fields, source=f"{source}: {name[:80]}: a candidate", advice=_ADVICE)
+    return search
+
+
+def _list(record: dict[str, Any], name: str, source: str) -> list[Any]:
+    items = record.get(name)
+    if not isinstance(items, list):
+        raise UserError(f"{source}: '{name}' is no list; {_ADVICE}")
+    return items
+
+
+def _read_cell(record: Any, source: str) -> Cell:
+    """A cell of the plan. Its id is the name of a folder below `cells/`, wherever the plan comes from."""
+    needed = {"id": str, "method": str, "subject": str, "seed": int}
+    optional = {"setting": dict, "path": str | None, "prompts": str | None}
+    check_record(record, needed, optional, source=f"{source}: a cell", advice=_ADVICE)
+    for name in ("id", "subject"):
+        if not is_folder_name(record[name]):
+            raise UserError(f"{source}: '{record[name][:80]}' is no name of a folder; {_ADVICE}")
+    steps = record.get("steps")
+    if not isinstance(steps, list) or not all(type(step) is int for step in steps):
+        raise UserError(f"{source}: the steps of {record['id'][:80]} are no list of whole numbers; {_ADVICE}")
+    known = {name: record[name] for name in (*needed, *optional) if name in record}
+    return Cell(**known, steps=tuple(steps))
 
 
 def _describe(cell: Cell) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def choose_subjects(wanted: tuple[str, ...], config: BenchmarkConfig, *, key: st
     """
     settings = dotted(config.train, where="train")
     if settings.get("data.photos"):
-        return (Path(settings["data.photos"]).expanduser().name,)
+        return (Path(settings["data.photos"]).expanduser().resolve().name,)
     known = _subject_names(settings.get("data.dataset", TrainConfig().data.dataset))
     names: list[str] = []
     for word in wanted:

@@ -14,9 +14,9 @@ from delora_eval.benchmark.view import View
 from delora_eval.images import Preprocessing
 from delora_eval.protocols import View as EncoderView
 from delora_eval.render import render_page
+from delora_eval.score_lines import read_scores
 from delora_eval.thumbnails import Thumbnail
 from delora_sd.config import to_yaml
-from delora_sd.run_folder import read_lines
 
 OPEN_TABLES = ("results", "differences")
 """Shown at the top; the others follow the pictures."""
@@ -55,7 +55,7 @@ def render_benchmark(view: View, tables: list[Table], figures: list[Drawing], sh
 def _facts(view: View) -> dict[str, str]:
     """The line under the headline."""
     states = Counter(view.states.values())
-    bases = sorted({str(facts["base"]["id"]) for facts in view.manifests if "base" in facts})
+    bases = sorted({str(facts["base"]["id"]) for facts in view.manifests if "id" in facts.get("base", {})})
     seeds = {cell.seed for cell in view.cells if cell.path is None}
     ended = f"{states['finished']} of {len(view.states)} finished"
     lost = ", ".join(f"{states[name]} {name}" for name in ("diverged", "failed") if states[name])
@@ -145,4 +145,4 @@ def _provenance(view: View) -> dict[str, str]:
 
 
 def _score_lines(view: View, cell: Any) -> list[dict[str, Any]]:
-    return read_lines(view.folder.run(cell).scores)
+    return read_scores(view.folder.run(cell).scores)

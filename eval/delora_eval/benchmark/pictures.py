@@ -11,7 +11,8 @@ from delora_eval.thumbnails import Thumbnail, make_thumbnails
 from delora_sd.config import load_config
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
-from delora_sd.run_folder import RunFolder, read_lines
+from delora_sd.generation.requests import read_listing
+from delora_sd.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 
 THUMBNAIL_PX = 224
@@ -128,11 +129,11 @@ def _pictures(view: View, cell: Cell | None, step: int | None) -> dict[int, tupl
     run = view.folder.run(cell)
     found: dict[int, tuple[Path, dict]] = {}
     for listing in sorted(run.images.glob(f"*/{LISTING}")):
-        lines = read_lines(listing)
+        lines = read_listing(listing)
         if not lines or _step_of(lines[0], cell) != step or not _names_subject(run, lines):
             continue
-        for line in sorted(lines, key=lambda line: line["seed"]):
-            found.setdefault(line["prompt_index"], (listing.parent, line))
+        for line in sorted(lines, key=lambda line: line.get("seed", 0)):
+            found.setdefault(line.get("prompt_index", 0), (listing.parent, line))
     return found
 
 

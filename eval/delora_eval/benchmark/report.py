@@ -21,7 +21,7 @@ from delora_sd.run_folder import read_json, write_bytes, write_json, write_text
 def report_benchmark(folder: BenchmarkFolder) -> Path:
     """Writes the report of what is there so far; returns the page."""
     inputs = _fingerprint(folder)
-    if not folder.report.exists() or not folder.inputs.exists() or read_json(folder.inputs)["inputs"] != inputs:
+    if not folder.report.exists() or not folder.inputs.exists() or read_json(folder.inputs) != {"inputs": inputs}:
         _write(read_view(folder))
         write_json(folder.inputs, {"inputs": inputs})
     print(f"report: {folder.report}")

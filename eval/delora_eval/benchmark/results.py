@@ -8,7 +8,7 @@ from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.settings import CheckpointRule
 from delora_eval.metrics import PairMean, pool
 from delora_eval.score import REFERENCE_SET
-from delora_sd.run_folder import read_lines
+from delora_eval.score_lines import read_scores
 
 DECIDING_SCORE = "dino"
 """What `best_step_...` rules maximise: they are about subject fidelity, as in the paper's line."""
@@ -41,7 +41,7 @@ def read_ceilings(folder: BenchmarkFolder, cells: Iterable[Cell]) -> dict[str, d
     """Returns the Real Images row, {protocol: {subject: {score: mean}}}."""
     ceilings: dict[str, dict[str, dict[str, PairMean]]] = {}
     for cell in cells:
-        for line in read_lines(folder.run(cell).scores):
+        for line in read_scores(folder.run(cell).scores):
             if line["set"] == REFERENCE_SET and line["subject"]:
                 scores = ceilings.setdefault(line["protocol"], {}).setdefault(cell.subject, {})
                 scores[line["score"]] = _mean(line)
@@ -70,7 +70,7 @@ def score_rows(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _read_cell(folder: BenchmarkFolder, cell: Cell) -> list[Result]:
-    lines = [line for line in read_lines(folder.run(cell).scores) if line["set"] != REFERENCE_SET and line["subject"]]
+    lines = [line for line in read_scores(folder.run(cell).scores) if line["set"] != REFERENCE_SET and line["subject"]]
     sets = _groups(lines, lambda line: (line["protocol"], line["set"]))
     of_subject = {key for key, lines in sets.items() if any(line["score"] == DECIDING_SCORE for line in lines)}
     results = [_result(cell, protocol, sets[protocol, name]) for protocol, name in sorted(of_subject)]

@@ -12,7 +12,7 @@ from delora_eval.benchmark.results import Result
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.metrics import SCORES, PairMean, pool
 from delora_eval.statistics import Estimate, Spread, bootstrap_mean, summarise_seeds
-from delora_sd.run_folder import RunFolder, read_json
+from delora_sd.run_folder import RunFolder
 
 BOOTSTRAP_SEED = 0
 """Fixed, so that the same scores give the same report."""
@@ -167,14 +167,14 @@ def _row_score(name: str, results: Sequence[Result], pooling: Pooling) -> RowSco
 
 
 def _cost(runs: Sequence[RunFolder], seconds: Sequence[dict[str, float]]) -> Cost:
-    manifests = [read_json(run.manifest) for run in runs if run.manifest.exists()]
-    shares = [facts["seconds"] / facts["pack"] for facts in manifests if "seconds" in facts]
+    manifests = [manifest for run in runs if (manifest := run.read_manifest())]
+    shares = [facts["seconds"] / facts["pack"] for facts in manifests if "seconds" in facts and "pack" in facts]
     sizes = [_folder_bytes(run) for run in runs if run.is_finished()]
     return Cost(
         parameters=_first(manifests, "trainable_parameters"),
         train_seconds=_mean(shares),
         generate_seconds=_mean([stages["generate"] for stages in seconds if "generate" in stages]),
-        peak_bytes=max((facts["peak_memory_bytes"] or 0 for facts in manifests if "seconds" in facts), default=0)
+        peak_bytes=max((facts.get("peak_memory_bytes") or 0 for facts in manifests if "seconds" in facts), default=0)
         or None,
         pack=max((facts["pack"] for facts in manifests if "pack" in facts), default=None),
         file_bytes=round(_mean(sizes)) if sizes else None,

@@ -7,7 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from delora_eval.benchmark.folder import BenchmarkFolder, cell_state, load_benchmark, read_plan
+from delora_eval.benchmark.folder import (
+    BenchmarkFolder,
+    cell_state,
+    load_benchmark,
+    read_outcome,
+    read_plan,
+    read_search,
+)
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.results import Result, read_ceilings, read_results, select_steps
 from delora_eval.benchmark.rows import Pooling, Row, RowScore, build_rows, ceiling_row, row_scores
@@ -15,7 +22,7 @@ from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.metrics import SCORES
 from delora_eval.protocols import Protocol, find_protocol
 from delora_sd.config import read_yaml
-from delora_sd.run_folder import RunFolder, read_json, read_lines
+from delora_sd.run_folder import RunFolder, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +119,11 @@ def read_view(folder: BenchmarkFolder) -> View:
         folder=folder,
         cells=cells,
         searched=tuple(plan["tune"]),
-        chosen=read_json(folder.chosen) if folder.chosen.exists() else {},
+        chosen=read_search(folder),
         protocols=_read_protocols(config, folder, cells),
         states=states,
         reasons=_read_reasons(folder, everything.values(), states),
-        manifests=tuple(read_json(folder.run(cell).manifest) for cell in cells if folder.run(cell).manifest.exists()),
+        manifests=tuple(manifest for cell in cells if (manifest := folder.run(cell).read_manifest())),
         paper=paper_rows(config.paper),
         norms=read_json(folder.norms) if folder.norms.exists() else {},
     )
@@ -138,7 +145,7 @@ def row_distances(view: View, row: Row) -> dict[int, float]:
     """
     by_step: dict[int, list[float]] = {}
     for run in view.runs(row):
-        for event in read_lines(run.events):
+        for event in run.read_events():
             value = _layer_distance(event.get("layers"), view.config.projection)
             if value is not None:
                 by_step.setdefault(event["step"], []).append(value)
@@ -148,7 +155,11 @@ def row_distances(view: View, row: Row) -> dict[int, float]:
 def _layer_distance(layers: dict[str, Any] | None, projection: str | None) -> float | None:
     if not layers:
         return None
-    values = [facts["distance"] for name, facts in layers.items() if projection is None or name.endswith(projection)]
+    values = [
+        facts["distance"]
+        for name, facts in layers.items()
+        if ("distance" in facts and projection is None) or name.endswith(projection)
+    ]
     return sum(values) / len(values) if values and all(map(math.isfinite, values)) else None
 
 
@@ -184,9 +195,7 @@ def _order(config: BenchmarkConfig, name: str) -> int:
 
 def _read_reasons(folder: BenchmarkFolder, cells, states: dict[str, str]) -> dict[str, str]:
     return {
-        cell.id: read_json(folder.run(cell).path / "outcome.json")["reason"]
-        for cell in cells
-        if states[cell.id] in ("diverged", "failed")
+        cell.id: read_outcome(folder.run(cell)).reason for cell in cells if states[cell.id] in ("diverged", "failed")
     }
 
 
