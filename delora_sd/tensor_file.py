@@ -36,7 +36,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}); get or make it again") from None
     for name, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+        if value.is_floating_point() and not torch.isfinite(value.float()).all():  # isfinite knows no 8-bit floats
             raise UserError(f"{path}: '{name}' holds values that are not finite (NaN or infinity); it cannot be used")
     return tensors, metadata
 

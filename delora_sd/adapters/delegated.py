@@ -5,16 +5,18 @@ What training needs of an attached method is the two protocols here; nothing els
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from delora_sd.adapters.full_finetuning import FULL_TYPE, attach_full, load_full_updates
-from delora_sd.adapters.methods import METHODS, check_adapter_config
-from delora_sd.adapters.pack import attach_adapters
+from delora_sd.adapters.methods import METHODS, check_adapter_config, resolve_layer
+from delora_sd.adapters.pack import attach_adapters, find_targets
+from delora_sd.adapters.patterns import check_pattern
 from delora_sd.adapters.peft_layout import CONFIG_FILE
-from delora_sd.adapters.peft_methods import attach_peft
+from delora_sd.adapters.peft_methods import attach_peft, check_num_blocks, read_peft_config
 from delora_sd.adapters.peft_updates import load_peft_updates
 from delora_sd.errors import UserError
 from delora_sd.run_folder import read_json
@@ -57,8 +59,22 @@ def known_methods() -> tuple[str, ...]:
 def check_known(config: AdapterConfig) -> None:
     """Raises UserError for an unknown method or settings no layer could satisfy; called before any model loads."""
     check_adapter_config(config, known_methods())
-    if config.method == "peft" and config.peft_config is None:
-        raise UserError("adapter.peft_config: missing; adapter.method=peft needs a JSON file with a PEFT configuration")
+    for key in ("rank_pattern", "boundary_pattern"):
+        for pattern in getattr(config, key):
+            check_pattern(pattern, source=f"adapter.{key}")
+    if config.method == "peft":
+        read_peft_config(config)
+
+
+def check_layers(config: AdapterConfig, unet: nn.Module) -> None:
+    """Raises UserError for layers the UNet lacks and ranks they cannot have; it may be on device "meta"."""
+    targets = find_targets(unet, config.target_modules)
+    if config.method == "oft":
+        check_num_blocks(unet, config)
+    if config.method in METHODS:
+        shape_only = replace(config, boundary_unit="paper")  # the other unit reads the weights
+        for name, layer in targets.items():
+            resolve_layer(name, shape_only, layer.weight)
 
 
 def is_packable(method: str) -> bool:

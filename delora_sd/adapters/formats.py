@@ -4,6 +4,7 @@ Our settings travel in the safetensors metadata (`delora.*`), which PEFT ignores
 """
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from delora_sd.adapters.methods import METHODS, LayerSpec, Tensors
 from delora_sd.adapters.peft_layout import CONFIG_FILE, PEFT_FILE
 from delora_sd.adapters.peft_methods import PeftAdapter
 from delora_sd.errors import UserError
+from delora_sd.records import check_record
 from delora_sd.run_folder import read_json, write_folder, write_json
 from delora_sd.settings import AdapterConfig
 from delora_sd.tensor_file import read_tensors, refuse_pickle, write_tensors
@@ -28,8 +30,11 @@ OWN_FILE = "delora_sd_adapter.safetensors"
 OWN_TYPE = "DELORA_SD"
 """A `peft_type` that PEFT does not know: it refuses the folder instead of loading something else."""
 
-MAX_FEATURES = 100_000
-"""No layer of a Stable Diffusion UNet is wider; a file that says so lies."""
+MAX_WEIGHTS = 100_000_000
+"""No layer of a Stable Diffusion UNet has more (the largest has 30 million); a file that says so lies."""
+
+_SPEC_FIELDS = {"rank": int, "boundary": float, "alpha": float}
+_ADVICE = "get the file again"
 
 LORA_FOLDER = "lora"
 """Where PEFT finds the exact plain LoRA of an adapter that it cannot express."""
@@ -166,15 +171,29 @@ def _from_own(tensors: dict[str, Tensor], metadata: dict[str, str], *, source: s
 def _settings(metadata: dict[str, str], *, source: str) -> tuple[AdapterConfig, dict[str, LayerSpec]]:
     try:
         values, layers = json.loads(metadata["delora.config"]), json.loads(metadata["delora.layers"])
-        specs = {layer: LayerSpec(**(spec | {"shape": tuple(spec["shape"])})) for layer, spec in layers.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{source}: the metadata does not describe the adapter ({error!r}); get the file again"
-        ) from None
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UserError(f"{source}: the metadata does not describe the adapter ({error!r}); {_ADVICE}") from None
+    check_record(layers, {}, source=f"{source}: delora.layers", advice=_ADVICE)
+    specs = {layer: _read_spec(spec, f"{source}: layer {layer[:80]}") for layer, spec in layers.items()}
     config = settings_files.from_dict(AdapterConfig, values, source=source)
     if config.method not in METHODS:
         raise UserError(f"{source}: unknown method '{config.method}'")
     return config, specs
+
+
+def _read_spec(values: Any, source: str) -> LayerSpec:
+    """Returns the settings of a layer as a file says them, as long as such a layer can be."""
+    check_record(values, _SPEC_FIELDS, source=source, advice=_ADVICE)
+    shape = values.get("shape")
+    is_shape = (
+        isinstance(shape, list) and len(shape) in (2, 4) and all(type(side) is int and side > 0 for side in shape)
+    )
+    if not is_shape or math.prod(shape) > MAX_WEIGHTS:
+        raise UserError(f"{source}: no layer has the shape {str(shape)[:80]}; {_ADVICE}")
+    numbers = [values["boundary"], values["alpha"]]
+    if values["rank"] < 1 or not all(abs(number) < 1e9 for number in numbers):
+        raise UserError(f"{source}: no layer has rank {values['rank']}, boundary and alpha {numbers}; {_ADVICE}")
+    return LayerSpec(shape=tuple(shape), **{name: values[name] for name in _SPEC_FIELDS})
 
 
 def _check_tensors(
@@ -184,11 +203,12 @@ def _check_tensors(
     if differing := sorted(set(specs) ^ set(layers)):
         raise UserError(f"{source}: the metadata and the tensors name different layers, such as {differing[0]}")
     for layer, spec in specs.items():
-        if max(spec.shape) > MAX_FEATURES:
-            raise UserError(f"{source}: layer {layer}: no layer has the shape {spec.shape}")
+        flat = (spec.shape[0], math.prod(spec.shape[1:]))
+        if METHODS[config.method].uses_rank and spec.rank > min(flat):  # or a lie would fill the memory
+            raise UserError(f"{source}: layer {layer}: no rank {spec.rank} in a layer of shape {spec.shape}; {_ADVICE}")
         weight = torch.zeros(()).expand(spec.shape).flatten(1)
         fresh = METHODS[config.method].start(spec, config, weight, torch.Generator())
         expected = {name: tuple(value.shape) for name, value in fresh.items()}
         found = {name: tuple(value.shape) for name, value in layers[layer].items()}
         if expected != found:
-            raise UserError(f"{source}: layer {layer} holds {found}, expected {expected}; get the file again")
+            raise UserError(f"{source}: layer {layer} holds {found}, expected {expected}; {_ADVICE}")

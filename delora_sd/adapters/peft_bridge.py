@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from delora_sd.adapters.patterns import check_pattern
 from delora_sd.adapters.peft_layout import CONFIG_FILE, PEFT_FILE, PREFIX
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.tensor_file import read_tensors
@@ -18,22 +19,40 @@ if TYPE_CHECKING:
 
 ADAPTER_NAME = "default"
 
+_LOADS_OTHERS = ("XLORA",)
+"""Their configuration names further adapters, which PEFT would fetch from anywhere."""
+
+_PATTERNS = ("rank_pattern", "alpha_pattern", "lambda_pattern", "layers_pattern", "target_modules", "exclude_modules")
+"""Where a configuration may hold regular expressions: keys of a mapping, or one string."""
+
 
 def build_config(values: dict[str, Any], *, source: Path) -> "PeftConfig":
     from peft import PeftConfig
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
-    known = [kind.value for kind in PEFT_TYPE_TO_TUNER_MAPPING if kind in PEFT_TYPE_TO_CONFIG_MAPPING]
-    kind = str(values.get("peft_type"))
+    kind, known = str(values.get("peft_type")), _known_kinds()
     if kind not in known:
-        raise UserError(f"{source}: peft_type '{kind}' is unknown{nearest_name(kind, known)}")
+        raise UserError(f"{source}: peft_type '{kind[:40]}' is unknown{nearest_name(kind, known)}")
     if values.get("bias", "none") != "none" or values.get("modules_to_save"):
         raise UserError(f"{source}: bias and modules_to_save train more than the adapter; use bias=none and no modules")
+    for key in _PATTERNS:
+        given = values.get(key)
+        for pattern in [given] if isinstance(given, str) else given or () if key.endswith("_pattern") else ():
+            check_pattern(pattern, source=f"{source}: {key}")
     ours = {"inference_mode": False, "task_type": None, "base_model_name_or_path": None, "auto_mapping": None}
     try:
         return PeftConfig.from_peft_type(**(values | ours))
-    except (TypeError, ValueError, KeyError) as error:
+    except Exception as error:  # every method checks in its own way
         raise UserError(f"{source}: PEFT refuses this configuration: {_first_line(error)}") from None
+
+
+def _known_kinds() -> list[str]:
+    """Returns PEFT's methods for layers; those for prompts read files of their own."""
+    from peft.config import PromptLearningConfig
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+
+    kinds = [kind for kind in PEFT_TYPE_TO_TUNER_MAPPING if kind in PEFT_TYPE_TO_CONFIG_MAPPING]
+    kinds = [kind for kind in kinds if not issubclass(PEFT_TYPE_TO_CONFIG_MAPPING[kind], PromptLearningConfig)]
+    return [kind.value for kind in kinds if kind.value not in _LOADS_OTHERS]
 
 
 def inject(model: nn.Module, config: "PeftConfig", *, source: str) -> "PeftModel":
@@ -46,7 +65,7 @@ def inject(model: nn.Module, config: "PeftConfig", *, source: str) -> "PeftModel
 
     try:
         return get_peft_model(model, config, ADAPTER_NAME, autocast_adapter_dtype=True)
-    except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # every method fails in its own way on settings that do not fit
         raise UserError(f"{source}: PEFT refuses: {_first_line(error)}") from None
 
 
@@ -56,7 +75,7 @@ def load_state(model: "PeftModel", folder: Path) -> None:
     tensors, _ = read_tensors(folder / PEFT_FILE)
     try:
         result = set_peft_model_state_dict(model, tensors, ADAPTER_NAME)
-    except RuntimeError as error:
+    except Exception as error:
         # Second line: "size mismatch for <layer>: copying a param with shape [..], the shape in current model is [..]"
         reason = str(error).strip().split("\n")[1:2] or [str(error)]
         raise UserError(f"{folder} was made for another base: {reason[0].strip()}") from None
@@ -96,4 +115,4 @@ def json_ready(value: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    return str(error).strip().split("\n")[0] or type(error).__name__

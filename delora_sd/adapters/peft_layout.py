@@ -11,7 +11,9 @@ from torch import Tensor
 
 from delora_sd.adapters.adapter import Adapter
 from delora_sd.adapters.methods import LayerSpec, Tensors
+from delora_sd.adapters.patterns import check_pattern
 from delora_sd.errors import UserError
+from delora_sd.records import check_record
 from delora_sd.settings import AdapterConfig
 
 CONFIG_FILE = "adapter_config.json"
@@ -22,6 +24,11 @@ _DELORA_NAMES = {"delora_A": "A", "delora_B": "B", "delora_lambda": "boundary", 
 _LORA_NAMES = {"lora_A.weight": "A", "lora_B.weight": "B", "lora_magnitude_vector": "magnitude"}
 _NAMES = {"DELORA": _DELORA_NAMES, "LORA": _LORA_NAMES}
 PEFT_TYPES = tuple(_NAMES)
+
+_FIELDS = {
+    "lora_alpha": float, "delora_lambda": float, "alpha_pattern": dict | None, "lambda_pattern": dict | None,
+    "use_rslora": bool | None,
+}  # fmt: skip
 
 
 def reason_not_expressible(adapter: Adapter) -> str | None:
@@ -123,10 +130,16 @@ def from_peft(peft: dict[str, Any], tensors: dict[str, Tensor], *, source: str) 
         UserError: a feature of PEFT that we do not have, or tensors that do not fit each other.
     """
     kind = peft["peft_type"]
+    check_record(peft, {}, _FIELDS, source=f"{source}/{CONFIG_FILE}", advice="get the file again")
+    for key in ("alpha_pattern", "lambda_pattern"):
+        numbers = peft.get(key) or {}
+        check_record(
+            numbers, dict.fromkeys(numbers, float), source=f"{source}/{CONFIG_FILE}: {key}", advice="get the file again"
+        )
     _refuse_what_we_lack(peft, source)
     layers = {layer: _flatten(named) for layer, named in _by_layer(tensors, _NAMES[kind], source).items()}
     shapes = {layer: _weight_shape(tensors, layer, kind) for layer in layers}
-    specs = {layer: _spec(peft, layer, named, shapes[layer]) for layer, named in layers.items()}
+    specs = {layer: _spec(peft, layer, named, shapes[layer], source) for layer, named in layers.items()}
     return Adapter(_config(peft, layers, specs), specs, layers)
 
 
@@ -152,6 +165,9 @@ def _by_layer(tensors: dict[str, Tensor], names: dict[str, str], source: str) ->
     for layer, named in layers.items():
         if missing := expected - set(named):
             raise UserError(f"{source}: layer {layer} lacks {', '.join(sorted(missing))}")
+        if named["A"].ndim < 2 or named["B"].ndim < 2 or not named["A"].numel() or not named["B"].numel():
+            shapes = f"A {tuple(named['A'].shape)}, B {tuple(named['B'].shape)}"
+            raise UserError(f"{source}: layer {layer}: the factors are no matrices ({shapes})")
         rank_a, rank_b = named["A"].shape[0], named["B"].shape[1]
         if rank_a != rank_b:
             raise UserError(f"{source}: layer {layer}: A has rank {rank_a}, B has rank {rank_b}")
@@ -175,18 +191,23 @@ def _weight_shape(tensors: dict[str, Tensor], layer: str, kind: str) -> tuple[in
     return (up.shape[0], *down.shape[1:])
 
 
-def _spec(peft: dict[str, Any], layer: str, named: Tensors, shape: tuple[int, ...]) -> LayerSpec:
+def _spec(peft: dict[str, Any], layer: str, named: Tensors, shape: tuple[int, ...], source: str) -> LayerSpec:
     rank = named["A"].shape[0]
-    alpha = pattern_value(peft.get("alpha_pattern"), layer, peft.get("lora_alpha", rank))
+    alpha = pattern_value(peft.get("alpha_pattern"), layer, peft.get("lora_alpha", rank), source=source)
     if peft.get("use_rslora"):
         alpha *= math.sqrt(rank)  # peft divides by sqrt(r) there, we always divide by r
-    boundary = pattern_value(peft.get("lambda_pattern"), layer, peft.get("delora_lambda", 15.0))
+    boundary = pattern_value(peft.get("lambda_pattern"), layer, peft.get("delora_lambda", 15.0), source=source)
     return LayerSpec(shape=shape, rank=rank, boundary=float(boundary), alpha=float(alpha))
 
 
-def pattern_value(pattern: dict[str, float] | None, layer: str, default: float) -> float:
-    """Returns the value PEFT would use: its keys match the end of a layer's name from a dot on."""
+def pattern_value(pattern: dict[str, float] | None, layer: str, default: float, *, source: str) -> float:
+    """Returns the value PEFT would use: its keys match the end of a layer's name from a dot on.
+
+    Raises:
+        UserError: a pattern that is no regular expression; `source` names the file.
+    """
     for key, value in (pattern or {}).items():
+        check_pattern(key, source=source)
         if re.match(rf"(.*\.)?({key})$", layer):
             return value
     return default
@@ -205,7 +226,7 @@ def _config(peft: dict[str, Any], layers: dict[str, Tensors], specs: dict[str, L
         alpha=_most_common([spec.alpha for spec in specs.values()]),
         init="zero_up",
         # A regular expression of PEFT's is replaced by the layers it chose.
-        target_modules=tuple(targets) if isinstance(targets, list) else tuple(layers),
+        target_modules=tuple(map(str, targets)) if isinstance(targets, list) else tuple(layers),
         rank_pattern={f"^{re.escape(name)}$": spec.rank for name, spec in specs.items() if spec.rank != rank},
         boundary_pattern={
             f"^{re.escape(name)}$": spec.boundary for name, spec in specs.items() if spec.boundary != boundary

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from delora_sd.adapters.peft_layout import pattern_value
 from delora_sd.errors import UserError
+from delora_sd.records import check_record
 from delora_sd.tensor_file import read_tensors
 
 KOHYA_PREFIX = "lora_unet_"
@@ -107,7 +108,9 @@ def _declared_alphas(metadata: dict[str, str]) -> dict:
     """Returns the LoraConfig that diffusers keeps in the header, {} without one."""
     try:
         declared = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(declared, dict):
         return {}
     return {key.removeprefix("unet."): value for key, value in declared.items() if key.startswith("unet.")}
 
@@ -116,18 +119,30 @@ def _plain_layer(name: str, parts: dict[str, Tensor], declared: dict, path: Path
     if not {"down", "up"} <= set(parts):
         missing = " and ".join(sorted({"down", "up"} - set(parts)))
         raise UserError(f"{path}: layer {name} has {', '.join(sorted(parts))} but lacks its {missing} factor")
-    down, up = parts["down"].float(), parts["up"].float().flatten(1)
-    if down.ndim < 2 or down.shape[0] != up.shape[1]:
+    is_matrix = parts["down"].ndim >= 2 and parts["up"].ndim >= 2 and parts["down"].numel() and parts["up"].numel()
+    down, up = parts["down"].float(), parts["up"].float()
+    up = up.flatten(1) if is_matrix else up
+    if not is_matrix or down.shape[0] != up.shape[1]:
         shapes = f"down {tuple(down.shape)}, up {tuple(parts['up'].shape)}"
         raise UserError(f"{path}: layer {name}: the factors do not fit each other ({shapes})")
     rank = down.shape[0]
-    alpha = (
-        parts["alpha"].item()
-        if "alpha" in parts
-        else pattern_value(declared.get("alpha_pattern"), name, declared.get("lora_alpha", rank))
-    )
+    alpha = _alpha(name, parts, declared, path)
+    alpha = rank if alpha is None else alpha
     magnitude = _magnitude(name, parts, up.shape[0], path)
     return PlainLayer(down=down, up=up * (alpha / rank), magnitude=magnitude)
+
+
+def _alpha(name: str, parts: dict[str, Tensor], declared: dict, path: Path) -> float | None:
+    """Returns the layer's alpha: its own tensor, else the LoraConfig in the header, else None."""
+    if "alpha" in parts:
+        if parts["alpha"].numel() != 1 or parts["alpha"].is_complex():
+            raise UserError(f"{path}: layer {name}: alpha is {tuple(parts['alpha'].shape)}, expected one number")
+        return parts["alpha"].item()
+    source, fields = f"{path}: lora_adapter_metadata", {"alpha_pattern": dict | None, "lora_alpha": float}
+    check_record(declared, {}, fields, source=source, advice="get the file again")
+    pattern = declared.get("alpha_pattern") or {}
+    check_record(pattern, dict.fromkeys(pattern, float), source=source, advice="get the file again")
+    return pattern_value(pattern, name, declared.get("lora_alpha"), source=source)
 
 
 def _magnitude(name: str, parts: dict[str, Tensor], out_features: int, path: Path) -> Tensor | None:
