@@ -95,6 +95,8 @@ def _describe(config: Any, prefix: str) -> list[tuple[str, str, str]]:
 def _read_words(file: str | Path) -> Any:
     path = Path(file).expanduser()
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"settings file {path} cannot be read: it is not a file")
         size = path.stat().st_size
         if size > MAX_YAML_BYTES:
             raise UserError(f"{path}: {size} bytes is no settings file (at most {MAX_YAML_BYTES})")
@@ -118,7 +120,7 @@ def _parse_yaml(text: str) -> Any:
             raise _refusal("aliases (*name) are not accepted; write the value out", event)
     node = yaml.compose(text, Loader=yaml.BaseLoader)
     words = {} if node is None else _words(node)
-    return {} if words == "" else words
+    return {} if isinstance(words, Word) and words == "" else words
 
 
 def _words(node: yaml.Node) -> Any:

@@ -18,8 +18,11 @@ class ProgressDisplay:
         self._is_live = is_shown and self._console.is_terminal
         self._title, self._total, self._unit = title, total, unit
         self._first, self._done = done, done
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-        self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=self._console)
+        title_column, note_column = (
+            TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}")
+        )
+        columns = (title_column, BarColumn(), MofNCompleteColumn(), TextColumn(unit), note_column)
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console)
         self._began = self._last_line = time.monotonic()
 
     def __enter__(self) -> "ProgressDisplay":

@@ -74,8 +74,8 @@ def print_methods(config: MethodsConfig) -> None:
             f"{row.lr:g}",
         )
     # A pipe has no width: the numbers must survive `| grep` whole.
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    console = Console(markup=False, emoji=False)
+    (console if console.is_terminal else Console(width=160, markup=False, emoji=False)).print(table)
 
 
 def method_rows(unet: nn.Module, config: AdapterConfig) -> list[MethodRow]:

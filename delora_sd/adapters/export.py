@@ -203,7 +203,7 @@ def _show(plain: PlainLora, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # paths and layer names are text, whatever brackets they hold
     if plain.energy:
         table = Table("layer", "rank", "kept energy", title="SVD of W' - W")
         for name, share in plain.energy.items():
@@ -212,4 +212,6 @@ def _show(plain: PlainLora, output: Path) -> None:
         console.print(f"kept energy: lowest {min(plain.energy.values()):.4f}; `delora-sd merge` keeps everything")
     ranks = sorted({layer.down.shape[0] for layer in plain.layers.values()})
     kind = "approximate" if plain.energy else "exact"
-    console.print(f"{output}: {kind} LoRA, {len(plain.layers)} layers, rank {', '.join(map(str, ranks))}")
+    console.print(
+        f"{output}: {kind} LoRA, {len(plain.layers)} layers, rank {', '.join(map(str, ranks))}", soft_wrap=True
+    )

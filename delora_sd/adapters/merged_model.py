@@ -51,7 +51,8 @@ def merge_checkpoint(config: MergeConfig) -> None:
             _copy_other_parts(base.folder, folder, dtype)
 
         write_folder(output, write)
-    Console().print(f"{output}: {base.name} with {adapter} at strength {config.strength:g}, {config.precision}")
+    said = f"{output}: {base.name} with {adapter} at strength {config.strength:g}, {config.precision}"
+    Console(markup=False, emoji=False).print(said, soft_wrap=True)
 
 
 def _base_of(adapter: Path) -> ModelConfig:

@@ -6,7 +6,9 @@ from delora_sd.adapters.delegated import check_known
 from delora_sd.config import flatten, load_config
 from delora_sd.data.prompts import class_prompt, instance_prompt, render_prompt
 from delora_sd.data.subjects import Subject
+from delora_sd.diffusion.folder_checks import check_side
 from delora_sd.errors import UserError
+from delora_sd.generation.requests import check_sampling
 from delora_sd.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 from delora_sd.training.packing import differing_field
@@ -23,22 +25,17 @@ FREE_ON_RESUME = (
 """Settings that decide nothing in the result and may change between two calls."""
 
 
+MAX_COUNT = 1_000_000
+"""Nobody means more photos, pictures or denoising steps than this; a slip of the keyboard would fill the memory."""
+
+
 def check_config(config: TrainConfig) -> None:
     """Raises UserError for settings no run could satisfy."""
     if not config.output_dir:
         raise UserError("output_dir: missing; give a run folder, such as output_dir=runs/dog")
     check_known(config.adapter)
-    training, optimizer = config.training, config.optimizer
-    for key, value in {
-        "training.num_steps": training.num_steps,
-        "training.batch_size": training.batch_size,
-        "training.gradient_accumulation": training.gradient_accumulation,
-        "training.checkpoint_every": training.checkpoint_every,
-        "training.log_every": training.log_every,
-        "training.num_class_images": training.num_class_images,
-    }.items():
-        if value < 1:
-            raise UserError(f"{key}: {value}; expected a whole number of at least 1")
+    _check_counts(config)
+    optimizer, training = config.optimizer, config.training
     for key, value in {
         "optimizer.lr": 0.0 if optimizer.lr is None else optimizer.lr,
         "optimizer.boundary_lr": optimizer.boundary_lr,
@@ -53,8 +50,25 @@ def check_config(config: TrainConfig) -> None:
             raise UserError(f"{key}: {value}; expected 0 or a positive number")
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
         raise UserError(f"optimizer.betas: {optimizer.betas}; expected two numbers in [0, 1)")
-    if config.model.size_px is not None and (config.model.size_px < 8 or config.model.size_px % 8):
-        raise UserError(f"model.size_px: {config.model.size_px}; expected a positive multiple of 8")
+    if config.model.size_px is not None:
+        check_side(f"model.size_px={config.model.size_px}", config.model.size_px, factor=8, smallest=8)
+
+
+def _check_counts(config: TrainConfig) -> None:
+    training, preview = config.training, config.preview
+    for key, value, highest in (
+        ("training.num_steps", training.num_steps, math.inf),
+        ("training.batch_size", training.batch_size, MAX_COUNT),
+        ("training.gradient_accumulation", training.gradient_accumulation, MAX_COUNT),
+        ("training.checkpoint_every", training.checkpoint_every, math.inf),
+        ("training.log_every", training.log_every, math.inf),
+        ("training.num_class_images", training.num_class_images, MAX_COUNT),
+    ):
+        if value < 1:
+            raise UserError(f"{key}: {value}; expected a whole number of at least 1")
+        if value > highest:
+            raise UserError(f"{key}: {value}; expected at most {highest}")
+    check_sampling("preview.", num_inference_steps=preview.num_inference_steps, guidance=preview.guidance)
 
 
 def check_prompts(config: TrainConfig, subject: Subject) -> None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
+from delora_sd.adapters.delegated import check_layers
 from delora_sd.data.subjects import Subject, load_subject
 from delora_sd.diffusion.bases import Base, find_base
-from delora_sd.diffusion.parts import resolve_device, resolve_dtype
+from delora_sd.diffusion.parts import load_unet, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
@@ -35,6 +36,9 @@ def make_plan(runs: list[RunFolder], configs: list[TrainConfig]) -> Plan:
         check_prompts(config, subject)
     model = configs[0].model
     base = find_base(model)
+    shapes = load_unet(base, device="meta", dtype=torch.float32)
+    for config in configs:
+        check_layers(config.adapter, shapes)
     accelerator = _accelerator(configs[0], runs[0])
     return Plan(
         runs=runs,

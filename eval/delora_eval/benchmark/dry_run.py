@@ -46,7 +46,7 @@ def print_plan(config: BenchmarkConfig) -> None:
         display=Display(),
     )
     check_door(bench, tune + test)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     for title, cells in (("Search", tune), ("Test" if tune else "Cells", test)):
         if cells:
             console.print(_cell_table(config, folder, title, cells))

@@ -23,7 +23,7 @@ STYLES = {"finished": "green", "diverged": "yellow", "failed": "red", "half-done
 class Display:
     """Counts cells by method and state; what stages print becomes the table's last line."""
 
-    console: Console = field(default_factory=lambda: Console(file=sys.stderr))
+    console: Console = field(default_factory=lambda: Console(file=sys.stderr, markup=False, emoji=False))
     title: str = ""
     _states: dict[str, str] = field(default_factory=dict)
     _methods: dict[str, str] = field(default_factory=dict)

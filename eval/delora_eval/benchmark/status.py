@@ -19,7 +19,7 @@ def print_status(config: StatusConfig) -> None:
     if not config.folder:
         raise UserError("folder: missing; give a benchmark's folder, such as `delora-sd status runs/table3`")
     folder = BenchmarkFolder(Path(config.folder).expanduser())
-    settings, plan, console = load_benchmark(folder), read_plan(folder), Console()
+    settings, plan, console = load_benchmark(folder), read_plan(folder), Console(markup=False, emoji=False)
     for phase, cells in plan.items():
         if not cells:
             continue
