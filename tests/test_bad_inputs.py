@@ -1,0 +1,67 @@
+"""What people give by mistake, through the real command line: one line that says what, where and what to do.
+
+Exit code 2, no traceback, nothing written. What only looks bad (a photo turned by EXIF, a path with `..`) works.
+"""
+
+import warnings
+from pathlib import Path
+
+import pytest
+from bad_inputs import folders, models, photos, prompts, settings
+from bad_inputs.case import Case, World, snapshot
+
+from delora_sd.cli import main
+
+REFUSED = [case for area in (photos, settings, models, prompts, folders) for case in area.REFUSED]
+ACCEPTED = [case for area in (photos, settings, prompts) for case in area.ACCEPTED]
+
+
+def named(cases: list[Case]) -> dict:
+    return {"argvalues": cases, "ids": [case.name for case in cases]}
+
+
+@pytest.fixture(scope="module")
+def finished_run(tiny_sd: Path, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained, generated and scored through the command line; never written to."""
+    folder = tmp_path_factory.mktemp("finished") / "rex"
+    train = ["train", f"model.base={tiny_sd}", f"data.photos={photo_folder}", "data.class_word=dog"]
+    train += ["adapter.method=lora", "adapter.rank=2", "training.prior_weight=0", f"output_dir={folder}"]
+    assert main([*train, "training.num_steps=2", "training.checkpoint_every=1", "training.log_every=1"]) == 0
+    draw = ["generate", str(folder), "prompts=a {class_word}", "num_inference_steps=1", "images_per_prompt=2"]
+    assert main(draw) == 0
+    assert main(["score", str(folder), "protocol=miniature"]) == 0
+    return folder
+
+
+@pytest.fixture
+def world(tiny_sd: Path, photo_folder: Path, finished_run: Path, tmp_path: Path, monkeypatch) -> World:
+    monkeypatch.setenv("DELORA_SD_CACHE", str(tmp_path / "cache"))
+    return World(folder=tmp_path, base=tiny_sd, photos=photo_folder, finished_run=finished_run)
+
+
+def test_there_are_enough_cases_and_each_has_its_own_name():
+    names = [case.name for case in (*REFUSED, *ACCEPTED)]
+    assert len(names) >= 100 and len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("case", **named(REFUSED))
+def test_bad_input_is_one_clear_line_and_nothing_is_written(case: Case, world: World, capsys):
+    arguments = case.command(world)
+    before = snapshot(world.folder)
+    code = main(arguments)
+    errors = capsys.readouterr().err
+    assert code == 2, errors
+    assert errors.startswith("delora-sd: ") and errors.count("\n") == 1, errors
+    assert all(part in errors for part in case.says), errors
+    assert "Traceback" not in errors and len(errors) < 1000
+    assert snapshot(world.folder) == before
+
+
+@pytest.mark.parametrize("case", **named(ACCEPTED))
+def test_odd_input_works(case: Case, world: World, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code = main(case.command(world))
+    errors = capsys.readouterr().err
+    assert code == 0, errors
+    assert all(part in errors for part in case.says), errors
