@@ -21,7 +21,7 @@ from delora_sd.config import describe, load_config, to_yaml
 from delora_sd.conversion import accepted
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.schema import find_hint
-from delora_sd.signals import Stopped, handling, stop_at_once
+from delora_sd.signals import Stopped, stopping_at_once
 
 FLAGS = ("--help", "-h", "--dry-run", "--debug", "--version")
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     warnings.showwarning = _show_warning
     try:
-        with handling(stop_at_once):
+        with stopping_at_once():
             _dispatch(arguments)
         sys.stdout.flush()
         return 0
@@ -120,8 +120,10 @@ def _explain(error: Exception) -> tuple[int, str]:
 
 
 def _complain(message: str) -> None:
-    """Whatever the message holds, it is one line."""
-    print(f"delora-sd: {' '.join(message.split())}", file=sys.stderr)
+    """Whatever the message holds, it is one line; what would steer the terminal is shown as an escape."""
+    line = " ".join(message.split())
+    shown = "".join(part if part.isprintable() else part.encode("unicode_escape").decode() for part in line)
+    print(f"delora-sd: {shown}", file=sys.stderr)
 
 
 def _silence_stdout() -> None:

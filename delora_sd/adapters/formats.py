@@ -115,9 +115,16 @@ def _metadata(adapter: Adapter, base: str) -> dict[str, str]:
 def restore_adapter(adapter: Adapter | FullAdapter | PeftAdapter, folder: Path) -> None:
     """Fills a living adapter with the tensors of a folder that `save_adapter` wrote, bit for bit."""
     if isinstance(adapter, Adapter):
-        adapter.copy_from(load_adapter(folder).layer_tensors())
+        saved = load_adapter(folder).layer_tensors()
+        if _shapes(saved) != _shapes(adapter.layer_tensors()):
+            raise UserError(f"{folder}: the adapter of another training; delete {folder.parent} and train again")
+        adapter.copy_from(saved)
     else:
         adapter.restore(folder)
+
+
+def _shapes(layers: dict[str, Tensors]) -> dict[str, dict[str, tuple[int, ...]]]:
+    return {layer: {name: tuple(value.shape) for name, value in named.items()} for layer, named in layers.items()}
 
 
 def load_adapter(folder: Path) -> Adapter:
@@ -208,7 +215,6 @@ def _check_tensors(
             raise UserError(f"{source}: layer {layer}: no rank {spec.rank} in a layer of shape {spec.shape}; {_ADVICE}")
         weight = torch.zeros(()).expand(spec.shape).flatten(1)
         fresh = METHODS[config.method].start(spec, config, weight, torch.Generator())
-        expected = {name: tuple(value.shape) for name, value in fresh.items()}
-        found = {name: tuple(value.shape) for name, value in layers[layer].items()}
+        expected, found = (_shapes({layer: named})[layer] for named in (fresh, layers[layer]))
         if expected != found:
             raise UserError(f"{source}: layer {layer} holds {found}, expected {expected}; {_ADVICE}")

@@ -159,8 +159,13 @@ def _class_words(dataset: Path) -> dict[str, str]:
         if not any((dataset / name).is_dir() for name in dreambooth()["subjects"]):
             raise UserError(f"data.dataset={dataset}: no DreamBooth subject and no {CLASSES_FILE} in it; {_FETCH}")
         return dreambooth()["subjects"]
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{file}: cannot be read ({error}); expected text with the columns subject_name,class"
+        ) from None
     words = {row.get("subject_name") or "": row.get("class") or "" for row in rows}
     if not words or not all(map(is_folder_name, words)) or not all(words.values()):
         raise UserError(f"{file}: expected the columns subject_name,class; every name the name of a folder beside it")

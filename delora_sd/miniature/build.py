@@ -164,7 +164,11 @@ def card_stage(build: Build) -> None:
 def _vae(build: Build):
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL.from_pretrained(build.work / "vae").to(build.device).eval()
+    return (
+        AutoencoderKL.from_pretrained(build.work / "vae", use_safetensors=True, local_files_only=True)
+        .to(build.device)
+        .eval()
+    )
 
 
 def main() -> None:

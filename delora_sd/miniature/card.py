@@ -55,7 +55,9 @@ def base_requests(count: int) -> tuple[list[str], list[str]]:
 
 def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline:
     """The base model in fp32 with DPM-Solver++, quiet."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    ).to(device)
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

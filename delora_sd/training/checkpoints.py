@@ -3,14 +3,20 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from delora_sd.adapters.formats import restore_adapter, save_adapter
+from delora_sd.errors import UserError
+from delora_sd.records import check_record
 from delora_sd.run_folder import RunFolder, read_json, write_folder, write_json
+from delora_sd.tensor_file import read_tensors
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 PROGRESS_FILE = "progress.json"
+
+_LIKE_THE_PARAMETER = ("exp_avg", "exp_avg_sq")
+"""AdamW's moments; the 8-bit optimizer packs its own."""
 
 
 def save_checkpoint(
@@ -30,7 +36,8 @@ def load_checkpoint(run: RunFolder, step: int, adapter: nn.Module, optimizer: to
     """Restores the adapter and its optimizer state bit for bit; returns the loss scale."""
     folder = run.checkpoint(step)
     restore_adapter(adapter, folder / "adapter")
-    saved = load_file(folder / OPTIMIZER_FILE)
+    saved, _ = read_tensors(folder / OPTIMIZER_FILE)
+    _check_fit(saved, list(adapter.parameters()), folder)
     fused = optimizer.param_groups[0].get("fused")
     for index, parameter in enumerate(adapter.parameters()):
         prefix = f"{index}."
@@ -39,7 +46,9 @@ def load_checkpoint(run: RunFolder, step: int, adapter: nn.Module, optimizer: to
             for key, value in saved.items()
             if key.startswith(prefix)
         }
-    return read_json(folder / PROGRESS_FILE)["loss_scale"]
+    fields = {"step": int, "loss_scale": float}
+    file = folder / PROGRESS_FILE
+    return check_record(read_json(file), fields, source=str(file), advice=_advice(folder))["loss_scale"]
 
 
 def last_common_step(runs: list[RunFolder]) -> int:
@@ -54,6 +63,22 @@ def prune_checkpoints(run: RunFolder, keep: int) -> None:
     """Drops the optimizer state of all but the newest `keep` checkpoints; their adapters stay. 0 keeps all."""
     for step in run.checkpoint_steps()[:-keep] if keep else []:
         (run.checkpoint(step) / OPTIMIZER_FILE).unlink(missing_ok=True)
+
+
+def _check_fit(saved: dict[str, Tensor], parameters: list[nn.Parameter], folder: Path) -> None:
+    """Raises UserError for an optimizer state of other parameters."""
+    for key, value in saved.items():
+        index, _, name = key.partition(".")
+        is_known = index.isdecimal() and int(index) < len(parameters)
+        if not is_known or (name in _LIKE_THE_PARAMETER and value.shape != parameters[int(index)].shape):
+            raise UserError(
+                f"{folder / OPTIMIZER_FILE}: '{key[:80]}' {tuple(value.shape)} belongs to another training; "
+                + _advice(folder)
+            )
+
+
+def _advice(folder: Path) -> str:
+    return f"delete {folder} to go on from the checkpoint before it"
 
 
 def _optimizer_tensors(adapter: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
