@@ -43,3 +43,27 @@ def dreambooth_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"NO DREAMBOOTH PHOTOS: set DELORA_TEST_DREAMBOOTH (looked in {folder})")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_sd: Path, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained, drawn from and scored through the command line; never written to."""
+    from delora_sd.cli import main
+
+    folder = tmp_path_factory.mktemp("finished") / "rex"
+    train = ["train", f"model.base={tiny_sd}", f"data.photos={photo_folder}", "data.class_word=dog"]
+    train += ["adapter.method=lora", "adapter.rank=2", "training.prior_weight=0", f"output_dir={folder}"]
+    assert main([*train, "training.num_steps=2", "training.checkpoint_every=1", "training.log_every=1"]) == 0
+    draw = ["generate", str(folder), "prompts=a {class_word}", "num_inference_steps=1", "images_per_prompt=2"]
+    assert main(draw) == 0
+    assert main(["score", str(folder), "protocol=miniature"]) == 0
+    return folder
+
+
+@pytest.fixture
+def world(tiny_sd: Path, photo_folder: Path, finished_run: Path, tmp_path: Path, monkeypatch):
+    """What a case of bad input may use: its own folder, the tiny base, photos and the finished run."""
+    from bad_inputs.case import World
+
+    monkeypatch.setenv("DELORA_SD_CACHE", str(tmp_path / "cache"))
+    return World(folder=tmp_path, base=tiny_sd, photos=photo_folder, finished_run=finished_run)

@@ -4,7 +4,6 @@ Exit code 2, no traceback, nothing written. What only looks bad (a photo turned 
 """
 
 import warnings
-from pathlib import Path
 
 import pytest
 from bad_inputs import folders, models, photos, prompts, settings
@@ -18,25 +17,6 @@ ACCEPTED = [case for area in (photos, settings, prompts) for case in area.ACCEPT
 
 def named(cases: list[Case]) -> dict:
     return {"argvalues": cases, "ids": [case.name for case in cases]}
-
-
-@pytest.fixture(scope="module")
-def finished_run(tiny_sd: Path, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained, generated and scored through the command line; never written to."""
-    folder = tmp_path_factory.mktemp("finished") / "rex"
-    train = ["train", f"model.base={tiny_sd}", f"data.photos={photo_folder}", "data.class_word=dog"]
-    train += ["adapter.method=lora", "adapter.rank=2", "training.prior_weight=0", f"output_dir={folder}"]
-    assert main([*train, "training.num_steps=2", "training.checkpoint_every=1", "training.log_every=1"]) == 0
-    draw = ["generate", str(folder), "prompts=a {class_word}", "num_inference_steps=1", "images_per_prompt=2"]
-    assert main(draw) == 0
-    assert main(["score", str(folder), "protocol=miniature"]) == 0
-    return folder
-
-
-@pytest.fixture
-def world(tiny_sd: Path, photo_folder: Path, finished_run: Path, tmp_path: Path, monkeypatch) -> World:
-    monkeypatch.setenv("DELORA_SD_CACHE", str(tmp_path / "cache"))
-    return World(folder=tmp_path, base=tiny_sd, photos=photo_folder, finished_run=finished_run)
 
 
 def test_there_are_enough_cases_and_each_has_its_own_name():

@@ -232,7 +232,7 @@ REFUSED = (
     ),
     Case(
         name="a list of subjects that is no text",
-        command=_dataset("\0\0\0", "dog"),
+        command=_dataset("a,\0\0\xff", "dog"),
         says=("classes.csv", "subject_name"),
     ),
     Case(
