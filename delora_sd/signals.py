@@ -36,6 +36,28 @@ def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
             signal.signal(number, old)
 
 
-def stop_at_once(number: int, _frame: FrameType | None) -> None:
-    """A handler. Raises Stopped wherever the main thread is."""
+_asked: list[int] = []
+"""The signals this command got: a library may turn the exception into one of its own (safetensors does)."""
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Inside, SIGTERM and Ctrl-C raise Stopped wherever the main thread is."""
+    _asked.clear()
+    try:
+        with handling(_stop_at_once):
+            yield
+    except Exception as error:
+        check_stop(error)
+        raise
+
+
+def check_stop(error: Exception) -> None:
+    """Raises Stopped when a signal came: then the error is what a library made of it."""
+    if _asked:
+        raise Stopped(_asked[-1]) from error
+
+
+def _stop_at_once(number: int, _frame: FrameType | None) -> None:
+    _asked.append(number)
     raise Stopped(number)

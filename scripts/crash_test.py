@@ -13,9 +13,9 @@ folder, and then the same command is simply started again:
   rivals      the same command in a second process: it is told who is at work
   read-only   a folder that may not be written: one line, exit code 2, nothing changed
   small disks a real file system that is too small (where mounting is permitted)
-Boundaries are found by watching an undisturbed run. Of train, generate and score every one fails; of the benchmark
-those of a kind that the other three do not have, each kind once (the same write for another cell is no new kind), or
-with --every-cell all.
+Boundaries are found by watching an undisturbed run. Of train, generate and score each one crashes; of the benchmark and
+of all for the full disks, one of each kind that no scene before has had (the same write for another step or cell is no
+new kind; --every-cell crashes the benchmark everywhere).
 After the restart every file has to be what an undisturbed run writes, byte for byte, but for times and for traces of
 who worked there (scripts/crash_scenes.py lists them). Exit code 1 if anything differs.
 """
@@ -43,7 +43,7 @@ from crash_theatre import Reference, Theatre
 SCENES = ("train", "generate", "score", "benchmark")
 KILL_SHARES = {"train": 0.34, "generate": 0.2, "score": 0.16, "benchmark": 0.3}
 KINDS = ("kills", "crashes", "full disks", "stops", "rivals", "read-only", "small disks")
-SHORT = {"kills": 6, "boundaries": 2, "stops": 1, "small_disks": 1, "scenes": ("train", "generate", "score")}
+SHORT = {"kills": 3, "boundaries": 1, "stops": 1, "small_disks": 1, "scenes": ("train", "generate", "score")}
 
 _REPORT_EVERY_S = 30.0
 
@@ -111,7 +111,23 @@ def run_all(options: argparse.Namespace, folder: Path) -> dict[str, Tally]:
         if name in options.scenes:
             say(f"{name}: {reference.ending.seconds:.1f} s, {len(reference.ending.boundaries)} write boundaries")
             tallies[name] = run_scene(theatre, scene, reference, options)
+            write_record(options, tallies)
     return tallies
+
+
+def write_record(options: argparse.Namespace, tallies: dict[str, Tally]) -> None:
+    """Writes what is known so far, after every scene."""
+    if options.record is None:
+        return
+    record = {
+        "seconds": round(sum(tally.seconds for tally in tallies.values()), 1),
+        "seed": options.seed,
+        "base": options.base,
+        "scenes": {name: asdict(tally) for name, tally in tallies.items()},
+        "findings": [finding for tally in tallies.values() for finding in tally.findings],
+    }
+    options.record.parent.mkdir(parents=True, exist_ok=True)
+    options.record.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> str:
@@ -173,7 +189,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def main() -> int:
-    options, began = parse_options(), time.monotonic()
+    options = parse_options()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="crash-test-") as name:
         folder = Path(name).resolve()
         options.can_mount = disturb.can_mount(folder)
@@ -182,11 +198,6 @@ def main() -> int:
         tallies = run_all(options, folder)
     print_table(tallies)
     findings = [finding for tally in tallies.values() for finding in tally.findings]
-    if options.record:
-        record = {"seconds": round(time.monotonic() - began, 1), "seed": options.seed, "base": options.base}
-        record |= {"scenes": {name: asdict(tally) for name, tally in tallies.items()}, "findings": findings}
-        options.record.parent.mkdir(parents=True, exist_ok=True)
-        options.record.write_text(json.dumps(record, indent=2) + "\n")
     print("\n".join(findings) or "after every disturbance the same command ended in the same bytes")
     return bool(findings)
 

@@ -59,13 +59,18 @@ class Theatre:
         return "; ".join(sorted(wrong)[:5]) or None
 
     def faults(self, reference: Reference, *, is_by_kind: bool, limit: int | None) -> list[Fault]:
-        """Returns what fails at which boundary; `limit`: so many of each failure, drawn at random."""
+        """Returns what fails at which boundary.
+
+        Args:
+            is_by_kind: Crashes only at one boundary of each kind that no scene before had; a disk is always full so.
+            limit: So many of each failure, drawn at random.
+        """
         named = list(enumerate(reference.ending.boundaries, start=1))
         # A flush changes nothing that a killed process leaves behind: the state is that of the next boundary.
         crashes = [(at, what) for at, what in named if not what.startswith("flush")]
-        fulls = [(at, what) for at, what in named if what.split()[0] in NEEDS_SPACE]
+        fulls = self._one_of_each_new_kind([(at, what) for at, what in named if what.split()[0] in NEEDS_SPACE])
         if is_by_kind:
-            crashes, fulls = self._one_of_each_new_kind(crashes), self._one_of_each_new_kind(fulls)
+            crashes = self._one_of_each_new_kind(crashes)
         self._known_kinds |= {kind_of(what) for _, what in named}
         if limit is not None:
             crashes, fulls = (self.random.sample(some, min(limit, len(some))) for some in (crashes, fulls))

@@ -124,6 +124,20 @@ def test_a_signal_ends_any_command_in_one_line(number, code, monkeypatch, capsys
     assert capsys.readouterr().err == "delora-sd: stopped; run the same command again to go on\n"
 
 
+def test_a_signal_that_a_library_turns_into_an_error_is_still_a_stop(monkeypatch, capsys):
+    def load(_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            raise ValueError("cannot load the file") from None
+
+    monkeypatch.setattr(cli, "load_commands", lambda: toy(load))
+    assert main(["toy"]) == 143
+    assert "cannot load" not in capsys.readouterr().err
+    fail_with(monkeypatch, UserError("x"))
+    assert main(["toy"]) == 2  # the next command knows nothing of it
+
+
 @pytest.mark.parametrize(("error", "code"), [(UserError("x"), 2), (KeyError("x"), 1)])
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(error, code, monkeypatch, capsys):
     fail_with(monkeypatch, error)

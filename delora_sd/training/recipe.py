@@ -20,6 +20,7 @@ from delora_sd.settings import TrainConfig
 from delora_sd.signals import Stopped
 from delora_sd.training.checkpoints import last_common_step, load_checkpoint
 from delora_sd.training.door import check_config, check_resume
+from delora_sd.training.fidelity import measure_exports
 from delora_sd.training.loop import run_loop
 from delora_sd.training.manifest import describe_run
 from delora_sd.training.objective import AdaptedUNet
@@ -121,7 +122,7 @@ def _train(plan: Plan) -> Stopped | None:
             reporter.catch_up(start_step)
             run_loop(session, reporter, start_step=start_step)
     if accelerator.is_main_process and not reporter.stop_requested:
-        _finish(plan, pack, session.diverged, seconds=time.monotonic() - began)
+        _finish(plan, unet, pack, session, seconds=time.monotonic() - began)
     return reporter.stop()
 
 
@@ -168,21 +169,25 @@ def _resume(plan: Plan, pack: nn.Module, optimizer: torch.optim.Optimizer, start
     ]
 
 
-def _finish(plan: Plan, pack: nn.Module, diverged: dict[int, str], *, seconds: float) -> None:
+def _finish(plan: Plan, unet: nn.Module, pack: nn.Module, session: Session, *, seconds: float) -> None:
     """Writes the adapter, the plain LoRA files, and last of all the mark that the run is complete."""
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    exports = {}
     for index, (run, config) in enumerate(zip(plan.runs, plan.configs, strict=True)):
-        if index in diverged:
-            continue
-        save_adapter(pack.adapters[index], run.adapter, base=config.model.base)
-        export_defaults(run)
+        if index not in session.diverged:
+            save_adapter(pack.adapters[index], run.adapter, base=config.model.base)
+            exports[index] = export_defaults(run)
+    differences = measure_exports(plan, unet, pack, session.cells, exports)
+    for index in exports:
         facts = {
-            "finished_step": config.training.num_steps,
+            "finished_step": plan.configs[index].training.num_steps,
             "seconds": round(seconds, 1),
             "pack": len(plan.runs),
             "peak_memory_bytes": peak,
+            "export_difference": differences[index],
         }
-        write_json(run.manifest, read_json(run.manifest) | facts)
+        manifest = plan.runs[index].manifest
+        write_json(manifest, read_json(manifest) | facts)
 
 
 def _result(run: RunFolder, config: TrainConfig) -> TrainResult:

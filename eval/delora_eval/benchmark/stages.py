@@ -34,6 +34,7 @@ from delora_sd.errors import UserError, is_disk_error
 from delora_sd.run_folder import RunFolder, read_json, write_folder
 from delora_sd.schema import with_settings
 from delora_sd.settings import GenerateConfig, TrainConfig
+from delora_sd.signals import check_stop
 
 Result = TypeVar("Result")
 
@@ -264,6 +265,7 @@ def _guarded(bench: Bench, stage: str, cells: list[Cell]) -> Iterator[_Guard]:
     try:
         yield guard
     except Exception as error:
+        check_stop(error)
         if is_disk_error(error):  # no cell's fault: it must not count as an attempt
             raise
         if _is_out_of_memory(error):
