@@ -96,7 +96,7 @@ def time_pack(size: int, arguments: argparse.Namespace) -> tuple[float, str]:
         adapters=list(pack.adapters),
         optimizer=build_optimizer(list(pack.adapters), [OptimizerConfig()] * size, 1e-3, device),
         configs=configs,
-        cells=[random_cell(configs[0], unet)] * size,
+        cells=[random_cell(configs[0], base, unet)] * size,
         alphas_cumprod=load_noise_scheduler(base).alphas_cumprod.to(device),
         prediction_type=base.prediction_type,
         scales=[1.0] * size,

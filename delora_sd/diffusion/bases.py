@@ -40,6 +40,8 @@ class Base:
     """Diffusers folder; none: random weights, built from configs."""
     size_px: int
     """Side of training and generated images: `model.size_px`, else what the base was trained at."""
+    latent_side: int
+    """Side of their latents."""
     prediction_type: Literal["epsilon", "v_prediction"]
     fingerprint: str
     """SHA-256 over every file that decides what the model computes."""
@@ -98,10 +100,12 @@ def _make_base(model: ModelConfig, folder: Path | None, configs: dict[str, dict]
         accepted = " or ".join(PREDICTION_TYPES)
         raise UserError(f"model.base={model.base}: prediction_type {prediction_type}; expected {accepted}")
     is_sd2 = unet.get("use_linear_projection") or unet["cross_attention_dim"] == 1024
+    size_px = _size_px(model, unet, vae)
     return Base(
         name=model.base,
         folder=folder,
-        size_px=_size_px(model, unet, vae),
+        size_px=size_px,
+        latent_side=size_px // _vae_factor(vae),
         prediction_type=prediction_type,
         fingerprint=fingerprint,
         has_random_weights=folder is None or _is_marked_random(folder),
@@ -192,13 +196,18 @@ def _is_marked_random(folder: Path) -> bool:
 
 def _size_px(model: ModelConfig, unet: dict, vae: dict) -> int:
     """Returns the side of the images; a side must survive the VAE's halvings."""
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    factor = _vae_factor(vae)
     smallest = factor * 2 ** (len(unet["block_out_channels"]) - 1)
     own_px = unet["sample_size"] * factor
     source = f"model.base={model.base}: {own_px} px" if model.size_px is None else f"model.size_px={model.size_px}"
     size_px = own_px if model.size_px is None else model.size_px
     check_side(source, size_px, factor=factor, smallest=smallest)
     return size_px
+
+
+def _vae_factor(vae: dict) -> int:
+    """Pixels per latent on one side: every block but the last halves."""
+    return 2 ** (len(vae["block_out_channels"]) - 1)
 
 
 def _read_config(folder: Path, part: str) -> dict[str, Any]:

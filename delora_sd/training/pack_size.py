@@ -1,17 +1,24 @@
-"""How many adapters fit the GPU together: two short measured steps, then arithmetic."""
+"""How many adapters fit the device together: two short measured steps, then arithmetic."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
 
+from delora_sd.adapters.delegated import default_learning_rate
 from delora_sd.adapters.pack import attach_adapters, detach
-from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.cache import LatentStats
-from delora_sd.diffusion.parts import load_unet, resolve_device, resolve_dtype
+from delora_sd.diffusion.parts import resolve_device, resolve_dtype
+from delora_sd.errors import UserError
 from delora_sd.settings import TrainConfig
+from delora_sd.training import memory
 from delora_sd.training.batches import CellData, assemble_batch, draw_step
+from delora_sd.training.frozen_unet import load_training_unet
 from delora_sd.training.objective import AdaptedUNet, pack_losses
+from delora_sd.training.optimization import build_optimizer
 
 LARGEST_PACK = 30
 """All subjects of the dataset at once; more gains nothing, the products are already large."""
@@ -20,7 +27,7 @@ LARGEST_PACK_ON_CPU = 8
 """Beyond it a CPU gains nothing."""
 
 USABLE_SHARE = 0.9
-"""Of the GPU's free memory; the rest is for the allocator's gaps."""
+"""Of the free memory; the rest is for the allocator's gaps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,35 +45,90 @@ class PackMemory:
         return self.fixed_bytes + pack * self.bytes_per_adapter
 
 
-def largest_pack(config: TrainConfig) -> int:
-    """Returns how many runs like this one train together at best on this device, at least 1."""
-    if resolve_device().type != "cuda":
-        return LARGEST_PACK_ON_CPU
-    usable = torch.cuda.mem_get_info()[0] * USABLE_SHARE
-    return min(LARGEST_PACK, max(1, measure_pack_memory(config).largest_pack(usable)))
+def best_pack() -> int:
+    """Returns how many adapters train together at best on this kind of device, memory permitting."""
+    return LARGEST_PACK_ON_CPU if resolve_device().type == "cpu" else LARGEST_PACK
 
 
-def measure_pack_memory(config: TrainConfig) -> PackMemory:
-    """Measures the peak of one step with one and with two adapters on the GPU; weights are the base's own."""
+def fit_pack(wanted: int, needs: PackMemory, say: Callable[[str], None]) -> int:
+    """Returns `wanted`, or the largest pack that fits the free memory, at least 1; then it says what would not fit."""
     device = resolve_device()
+    usable = memory.free_bytes(device) * USABLE_SHARE
+    fitting = needs.largest_pack(usable)
+    if wanted <= fitting:
+        return wanted
+    where = f"{_gb(usable)} of {'memory' if device.type == 'cpu' else 'GPU memory'} can be used"
+    if fitting == 0:
+        say(
+            f"one adapter needs about {_gb(needs.needed_bytes(1))} to train, {where}: going on alone, which may fail; "
+            "training.gradient_checkpointing=true needs less"
+        )
+    else:
+        say(
+            f"{wanted} adapters together need about {_gb(needs.needed_bytes(wanted))} ({_gb(needs.fixed_bytes)} + "
+            f"{_gb(needs.bytes_per_adapter)} each), {where}: going on with packs of {fitting}"
+        )
+    return max(1, fitting)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def measure_pack_memory(configs: list[TrainConfig]) -> PackMemory:
+    """Returns what the most demanding of the runs needs: the peak of one step with one and with two adapters.
+
+    Runs that cannot start are passed over, for they say so themselves when it is their turn.
+
+    Raises:
+        UserError: none of them can start.
+    """
+    found, refusals = [], []
+    for config in configs:
+        try:
+            found.append(_measure(config))
+        except UserError as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    return max(found, key=lambda needs: needs.bytes_per_adapter)
+
+
+def _measure(config: TrainConfig) -> PackMemory:
+    device = resolve_device()
+    training = replace(config.training, compile=False)
+    dtype = resolve_dtype(config.model.dtype, device)
     base = find_base(config.model)
-    unet = load_unet(base, device=device, dtype=resolve_dtype(config.model.dtype, device))
-    unet = unet.to(memory_format=torch.channels_last)
-    if config.training.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-        unet.train()
-    one, two = (_step_peak(config, unet, size) for size in (1, 2))
+    unet = load_training_unet(base, config.model, training, device=device, dtype=dtype)
+    cell = random_cell(config, base, unet)
+    one, two = (_step_peak(config, unet, [cell] * size) for size in (1, 2))
+    weights = sum(parameter.untyped_storage().nbytes() for parameter in unet.parameters())
+    del unet
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # or what is cached would not count as free
     per_adapter = max(1.0, two - one)
-    return PackMemory(fixed_bytes=one - per_adapter, bytes_per_adapter=per_adapter)
+    return PackMemory(fixed_bytes=weights + one - per_adapter, bytes_per_adapter=per_adapter)
 
 
-def _step_peak(config: TrainConfig, unet: nn.Module, pack_size: int) -> float:
+def _step_peak(config: TrainConfig, unet: nn.Module, cells: list[CellData]) -> int:
+    """Returns the peak of one step beside the UNet; a step that does not fit counts as all that was free."""
+    available = memory.free_bytes(unet.device)
+    try:
+        return memory.peak_bytes(unet.device, partial(_train_one_step, config, unet, cells))
+    except torch.OutOfMemoryError:
+        return available
+    finally:
+        detach(unet)
+
+
+def _train_one_step(config: TrainConfig, unet: nn.Module, cells: list[CellData]) -> None:
+    """Forward, backward and optimizer step of one adapter per cell."""
+    pack_size = len(cells)
     pack = attach_adapters(unet, [config.adapter] * pack_size, seeds=list(range(pack_size)))
-    torch.cuda.reset_peak_memory_stats()
-    cells = [random_cell(config, unet)] * pack_size
-    draws = [
-        draw_step(cell, seed=0, step=0, batch_size=config.training.batch_size, num_timesteps=1000) for cell in cells
-    ]
+    rates = [config.optimizer] * pack_size
+    optimizer = build_optimizer(list(pack.adapters), rates, default_learning_rate(config.adapter.method), unet.device)
+    batch_size = config.training.batch_size // config.training.gradient_accumulation
+    draws = [draw_step(cell, seed=0, step=0, batch_size=batch_size, num_timesteps=1000) for cell in cells]
     losses = pack_losses(
         AdaptedUNet(unet, pack),
         assemble_batch(cells, draws, unet.device),
@@ -75,15 +137,13 @@ def _step_peak(config: TrainConfig, unet: nn.Module, pack_size: int) -> float:
         prior_weights=torch.full((pack_size,), config.training.prior_weight, device=unet.device),
     )
     sum(losses).sum().backward()
-    detach(unet)
-    return float(torch.cuda.max_memory_allocated())
+    optimizer.step()
 
 
-def random_cell(config: TrainConfig, unet: nn.Module, *, num_tokens: int = 77) -> CellData:
+def random_cell(config: TrainConfig, base: Base, unet: nn.Module, *, num_tokens: int = 77) -> CellData:
     """Returns inputs of the right size and no meaning: memory and speed do not depend on the pictures."""
-    channels = unet.config.in_channels
-    side = config.model.size_px // 8 if config.model.size_px else unet.config.sample_size
-    mean, std = torch.randn(2, 5, channels, side, side, device=unet.device)
+    shape = (unet.config.in_channels, base.latent_side, base.latent_side)
+    mean, std = torch.randn(2, 5, *shape, device=unet.device)
     photos = LatentStats(mean=mean, std=std.abs() * 0.1)
     caption = torch.randn(num_tokens, unet.config.cross_attention_dim, device=unet.device)
     cell = CellData(photos=photos, instance_embedding=caption, class_images=None, class_embedding=None)

@@ -24,6 +24,7 @@ from delora_sd.run_folder import (
     write_text,
 )
 from delora_sd.settings import GenerateConfig, TrainConfig
+from delora_sd.training.pack_size import PackMemory
 
 PROMPTS = ("a photo of {} on the beach", "a photo of {} in the <script>snow</script>")
 SECONDS = "FAKE_SECONDS"
@@ -41,7 +42,12 @@ class Failures:
 
 def fake_stages(config: BenchmarkConfig, failures: Failures | None = None) -> Stages:
     failures = failures or Failures()
-    return Stages(train=lambda configs: _train(configs, failures), generate=_generate, score=_score)
+    return Stages(
+        measure=lambda configs: PackMemory(fixed_bytes=0, bytes_per_adapter=1),  # a crash, not an estimate, is faked
+        train=lambda configs: _train(configs, failures),
+        generate=_generate,
+        score=_score,
+    )
 
 
 def dino_of(method: str, subject: str, seed: int, step: int) -> float:

@@ -23,6 +23,7 @@ BASE = Base(
     name="tiny",
     folder=None,
     size_px=32,
+    latent_side=8,
     prediction_type="epsilon",
     fingerprint="f00",
     has_random_weights=True,

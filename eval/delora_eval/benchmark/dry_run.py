@@ -51,7 +51,7 @@ def print_plan(config: BenchmarkConfig) -> None:
         if cells:
             console.print(_cell_table(config, folder, title, cells))
     left = [cell for cell in tune + test if settled_outcome(folder, config, cell) is None]
-    bench.pack_size = find_pack_size(config.pack, left, bench.display.say)
+    bench.pack_size = find_pack_size(config.pack, left, measure=bench.stages.measure, say=bench.display.say)
     packs = split_into_packs(bench, left)
     amount = count_work(config, packs)
     console.print(_describe(amount, config), highlight=False)

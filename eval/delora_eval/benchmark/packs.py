@@ -1,14 +1,22 @@
 """Cells that can share a pack do: grouped by what must be equal, by how far they are, and by size."""
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from delora_eval.benchmark.folder import BenchmarkFolder
 from delora_eval.benchmark.grid import Cell
 from delora_sd.errors import UserError
+from delora_sd.settings import TrainConfig
+
+if TYPE_CHECKING:
+    from delora_sd.training.pack_size import PackMemory
 
 AUTO = "auto"
 
 Pack = tuple[Cell, ...]
+
+Measure = Callable[[list[TrainConfig]], "PackMemory"]
+"""What the most demanding of several runs needs, on this device."""
 
 
 def check_pack_setting(setting: str) -> None:
@@ -17,29 +25,27 @@ def check_pack_setting(setting: str) -> None:
         raise UserError(f"pack: '{setting}'; expected auto or a whole number of at least 1")
 
 
-def find_pack_size(setting: str, cells: Iterable[Cell], say: Callable[[str], None]) -> int:
-    """Returns how many of the cells train in one batch: what was asked for, or less where it would not fit the GPU."""
-    import torch
-
+def find_pack_size(setting: str, cells: Iterable[Cell], *, measure: Measure, say: Callable[[str], None]) -> int:
+    """Returns how many of the cells train in one batch: what was asked for, or less where that would not fit."""
     from delora_sd.adapters.delegated import is_packable
-    from delora_sd.training.pack_size import USABLE_SHARE, largest_pack, measure_pack_memory
+    from delora_sd.training.pack_size import best_pack, fit_pack
 
     packable = [cell.train for cell in cells if cell.train and is_packable(cell.train.adapter.method)]
-    if not packable or setting == "1":
+    wanted = min(best_pack() if setting == AUTO else int(setting), len(packable))
+    if wanted < 2:
         return 1
-    if setting == AUTO:
-        return largest_pack(packable[0])
-    wanted = int(setting)
-    if not torch.cuda.is_available():
-        return wanted
-    memory, usable = measure_pack_memory(packable[0]), torch.cuda.mem_get_info()[0] * USABLE_SHARE
-    fitting = max(1, memory.largest_pack(usable))
-    if wanted > fitting:
-        say(
-            f"pack={wanted} needs about {memory.needed_bytes(wanted) / 1e9:.1f} GB of GPU memory, "
-            f"{usable / 1e9:.1f} GB are usable; going on with packs of {fitting}"
-        )
-    return min(wanted, fitting)
+    return fit_pack(wanted, measure(_one_of_each(packable)), say)
+
+
+def _one_of_each(trains: list[TrainConfig]) -> list[TrainConfig]:
+    """Of runs that can share a pack, the first: they need the same."""
+    from delora_sd.training.packing import differing_field
+
+    found: list[TrainConfig] = []
+    for train in trains:
+        if all(differing_field(other, train) for other in found):
+            found.append(train)
+    return found
 
 
 def make_packs(folder: BenchmarkFolder, cells: Iterable[Cell], size: int) -> list[Pack]:

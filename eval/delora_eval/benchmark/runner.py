@@ -127,7 +127,9 @@ def _run_phase(bench: Bench, phase: str, cells: list[Cell], run_cells: RunCells,
     if left := open_cells(bench, cells):
         with bench.display.running():
             if bench.config.launcher != "ray":  # there, packs run on machines whose memory is not ours to measure
-                bench.pack_size = find_pack_size(bench.config.pack, left, bench.display.say)
+                bench.pack_size = find_pack_size(
+                    bench.config.pack, left, measure=bench.stages.measure, say=bench.display.say
+                )
             run_cells(bench, cells, must_all_end)
 
 

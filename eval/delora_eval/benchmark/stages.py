@@ -27,7 +27,7 @@ from delora_eval.benchmark.folder import (
 )
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.live import Display
-from delora_eval.benchmark.packs import Pack
+from delora_eval.benchmark.packs import Measure, Pack
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.settings import ScoreConfig
 from delora_sd.errors import UserError, is_disk_error
@@ -46,8 +46,9 @@ DECIDED_BY_THE_GRID = ("run", "output_dir", "step", "strength", "extra_adapters"
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """The three functions a cell goes through; tests give their own."""
+    """The three functions a cell goes through, and what a pack needs; tests give their own."""
 
+    measure: Measure
     train: Callable[[list[TrainConfig]], Any]
     generate: Callable[[GenerateConfig], Path]
     """Returns the folder of the picture set."""
@@ -312,6 +313,7 @@ def real_stages(config: BenchmarkConfig) -> Stages:
     from delora_eval.task import read_task
     from delora_sd.generation.generate import generate
     from delora_sd.generation.model import ModelKeeper
+    from delora_sd.training.pack_size import measure_pack_memory
     from delora_sd.training.recipe import train_pack
 
     judges: dict[int, Judge] = {}
@@ -321,4 +323,6 @@ def real_stages(config: BenchmarkConfig) -> Stages:
         task = read_task(settings)
         score_task(judge, find_protocols(settings, task), task)
 
-    return Stages(train=train_pack, generate=partial(generate, keeper=ModelKeeper()), score=score)
+    return Stages(
+        measure=measure_pack_memory, train=train_pack, generate=partial(generate, keeper=ModelKeeper()), score=score
+    )
