@@ -12,7 +12,7 @@ from delora_sd.adapters.delegated import attach_method, default_learning_rate
 from delora_sd.adapters.export import export_defaults
 from delora_sd.adapters.formats import save_adapter
 from delora_sd.config import to_yaml
-from delora_sd.diffusion.parts import load_noise_scheduler, load_unet
+from delora_sd.diffusion.parts import load_noise_scheduler
 from delora_sd.errors import UserError
 from delora_sd.progress import ProgressDisplay
 from delora_sd.run_folder import RunFolder, read_json, read_lines, write_json, write_lines, write_text
@@ -21,6 +21,7 @@ from delora_sd.signals import Stopped
 from delora_sd.training.checkpoints import last_common_step, load_checkpoint
 from delora_sd.training.door import check_config, check_resume
 from delora_sd.training.fidelity import measure_exports
+from delora_sd.training.frozen_unet import load_training_unet
 from delora_sd.training.loop import run_loop
 from delora_sd.training.manifest import describe_run
 from delora_sd.training.objective import AdaptedUNet
@@ -92,7 +93,9 @@ def _train(plan: Plan) -> Stopped | None:
     accelerator, configs = plan.accelerator, plan.configs
     with accelerator.main_process_first():
         cells = prepare_cells(plan)
-    unet = _training_unet(plan)
+    unet = load_training_unet(
+        plan.base, configs[0].model, configs[0].training, device=accelerator.device, dtype=plan.dtype
+    )
     pack = attach_method(unet, [config.adapter for config in configs], seeds=[config.seed for config in configs])
     default_lr = default_learning_rate(configs[0].adapter.method)
     rates = [config.optimizer for config in configs]
@@ -135,18 +138,6 @@ def _progress(plan: Plan, start_step: int) -> ProgressDisplay:
         done=start_step,
         is_shown=plan.accelerator.is_main_process,
     )
-
-
-def _training_unet(plan: Plan) -> nn.Module:
-    training = plan.configs[0].training
-    unet = load_unet(plan.base, device=plan.accelerator.device, dtype=plan.dtype)
-    unet = unet.to(memory_format=torch.channels_last)
-    if training.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-        unet.train()  # diffusers checkpoints only in training mode; these UNets have no active dropout
-    if training.compile:
-        unet.compile(dynamic=False)
-    return unet
 
 
 def _open_run_folders(plan: Plan, pack: nn.Module, start_step: int) -> None:
