@@ -44,14 +44,15 @@ class Disk:
         self._lock = threading.Lock()
 
     def install(self) -> None:
-        import safetensors.torch
-
         self._fsync, self._open = os.fsync, io.open
-        self._serialize = safetensors.torch.serialize_file
         sys.addaudithook(self._audit)
         os.fsync = self._fsync_counted
         io.open = builtins.open = self._open_counted
-        safetensors.torch.serialize_file = self._serialize_counted  # writes from Rust: no audit event
+        if "safetensors.torch" in sys.modules:
+            import safetensors.torch
+
+            self._serialize = safetensors.torch.serialize_file
+            safetensors.torch.serialize_file = self._serialize_counted  # writes from Rust: no audit event
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -79,7 +80,8 @@ class Disk:
             self.fail(str(path))
 
     def _is_below(self, path: str) -> bool:
-        return os.path.abspath(path).startswith(self._folder + os.sep)
+        path = os.path.abspath(path)
+        return path == self._folder or path.startswith(self._folder + os.sep)
 
     def _pass(self, kind: str, path: str) -> None:
         if self.is_failing(kind, path):

@@ -120,7 +120,7 @@ def count_pages(folder: Path) -> int:
 def differing(found: dict[str, str], expected: dict[str, str]) -> list[str]:
     """Returns what is missing, too much or different, one short line each."""
     return (
-        [f"missing: {name}" for name in expected.keys() - found.keys()]
+        [f"missing: {name}" for name in sorted(expected.keys() - found.keys())]
         + [f"too much: {name}" for name in found.keys() - expected.keys()]
         + [f"different: {name}" for name in found.keys() & expected.keys() if found[name] != expected[name]]
     )

@@ -112,6 +112,7 @@ def run_all(options: argparse.Namespace, folder: Path) -> dict[str, Tally]:
             say(f"{name}: {reference.ending.seconds:.1f} s, {len(reference.ending.boundaries)} write boundaries")
             tallies[name] = run_scene(theatre, scene, reference, options)
             write_record(options, tallies)
+        theatre.remember_kinds(reference)
     return tallies
 
 

@@ -71,10 +71,13 @@ class Theatre:
         fulls = self._one_of_each_new_kind([(at, what) for at, what in named if what.split()[0] in NEEDS_SPACE])
         if is_by_kind:
             crashes = self._one_of_each_new_kind(crashes)
-        self._known_kinds |= {kind_of(what) for _, what in named}
         if limit is not None:
             crashes, fulls = (self.random.sample(some, min(limit, len(some))) for some in (crashes, fulls))
         return [Fault(at=at, failure="crash") for at, _ in crashes] + [Fault(at=at, failure="full") for at, _ in fulls]
+
+    def remember_kinds(self, reference: Reference) -> None:
+        """From here on, the boundaries of this scene are of no new kind."""
+        self._known_kinds |= set(map(kind_of, reference.ending.boundaries))
 
     def _one_of_each_new_kind(self, named: list[tuple[int, str]]) -> list[tuple[int, str]]:
         by_kind: dict[str, list[tuple[int, str]]] = {}

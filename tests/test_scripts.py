@@ -1,5 +1,6 @@
 """The scripts on a fresh machine, with stand-ins for Python, pip and uv: what they call, and what they say."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -159,6 +160,45 @@ def test_quickstart_benchmarks_reports_and_ends_with_the_page(machine):
         "delora-sd report runs/quickstart",
     ]
     assert f"Report: {machine.project}/runs/quickstart/report.html" in said
+
+
+def test_trust_sh_runs_every_part_though_one_fails_and_writes_the_page(machine):
+    failing = PYTHON.replace("esac\n", 'esac\ncase "$1" in *fuzz.py) exit 1 ;; esac\n')
+    machine.install("python3", failing)
+    code, said, calls = machine.run("scripts/trust.sh", "--short", FUZZ_SECONDS="5")
+    assert code == 1, said
+    parts = [call.partition(" ")[2] for call in calls if call.startswith(("python scripts/", "python -m pytest"))]
+    assert parts[0] == "scripts/crash_test.py --record runs/trust/crash.json --short"
+    assert parts[1] == "scripts/fuzz.py --seconds 5 --record runs/trust/fuzz.json"
+    suites = [part for part in parts if part.startswith("-m pytest")]
+    assert suites and all("--junitxml runs/trust/" in suite for suite in suites)
+    assert parts[-1] == "scripts/trust_page.py runs/trust docs/TRUST.md"
+
+
+def test_every_suite_of_trust_sh_has_its_line_on_the_page():
+    from trust_page import SUITES
+
+    lines = [line.split() for line in (ROOT / "scripts" / "trust.sh").read_text().splitlines()]
+    assert {line[1] for line in lines if line[:1] == ["tests"]} == set(SUITES)
+
+
+def test_figures_take_the_place_of_the_last_ones_and_leave_the_prose(tmp_path):
+    import trust_page
+
+    records = tmp_path / "records"
+    records.mkdir()
+    scene = {"boundaries": 9, "done": {"kills": 2, "crashes": 3}}
+    crash = {"seconds": 60.0, "findings": [], "scenes": {"train": scene, "score": scene}}
+    (records / "crash.json").write_text(json.dumps(crash))
+    (records / "security.xml").write_text(
+        '<testsuites><testsuite tests="5" failures="1" errors="1" skipped="1" time="7.5"/></testsuites>'
+    )
+    page = f"prose\n{trust_page.BEGIN}\nold\n{trust_page.END}\nmore prose\n"
+    rows = [*trust_page.crash_rows(records), *trust_page.fuzz_rows(records), *trust_page.suite_rows(records)]
+    text = trust_page.put_between(page, trust_page.render(rows))
+    assert text.startswith("prose\n") and text.endswith("\nmore prose\n") and "old" not in text
+    assert "| 4 kills, 6 crashes | 0 | 60 s | `python scripts/crash_test.py` |" in text
+    assert "| Security | 4 tests (1 skipped) | 2 | 8 s | `pytest tests/test_security.py` |" in text
 
 
 def test_scripts_name_no_host_and_are_strict():
