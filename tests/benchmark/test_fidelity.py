@@ -35,11 +35,11 @@ def test_a_difference_is_the_paired_one_and_its_verdict_follows_its_interval(pag
 
     expected = statistics.mean(mean("delora", subject) - mean("lora", subject) for subject in SUBJECTS)
     found = re.search(
-        r"against LoRA.*?: subject ([+-][0-9.]+) \[([+-][0-9.]+), ([+-][0-9.]+)\], ([^,;]+)", page.read_text()
+        r"DeLoRA ×1 − LoRA ×1: subject ([+-][0-9.]+) \[([+-][0-9.]+), ([+-][0-9.]+)\] \(([^)]+)\)", page.read_text()
     )
     assert float(found[1]) == pytest.approx(expected, abs=6e-4)
     low, high = float(found[2]), float(found[3])
-    assert found[4].startswith("no difference shown") == (low <= 0 <= high)
+    assert found[4] == ("no difference shown" if low <= 0 <= high else "higher" if low > 0 else "lower")
 
 
 def test_every_picture_of_the_page_exists(page):
