@@ -15,6 +15,9 @@ from delora_sd.errors import nearest_name
 
 _NOTHING = ("", "~", "null", "none")
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_NO_TEXT = re.compile(r"[\x00\ud800-\udc7f]")
+"""What no path and no prompt can hold. From \\udc80 on, it is a byte of a file name that is not UTF-8."""
+
 _WHOLE = re.compile(r"[-+]?\d+")
 _DECIMAL = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -63,7 +66,8 @@ def natural(value: Any) -> Any:
         return value == "true"
     if _WHOLE.fullmatch(value) and len(value) < 20:
         return int(value)
-    return float(value) if _DECIMAL.fullmatch(value) else str(value)
+    is_number = _DECIMAL.fullmatch(value) and math.isfinite(float(value))
+    return float(value) if is_number else str(value)
 
 
 def is_text(hint: Any) -> bool:
@@ -176,6 +180,8 @@ def _convert_row(value: Any, schema: type) -> Any:
 def _convert_text(value: Any) -> str:
     if not isinstance(value, str):
         raise Mismatch(f"expected text, found {show(value)}; quote text that has brackets or a colon")
+    if _NO_TEXT.search(value):
+        raise Mismatch(f"expected text, found {show(value)} with a NUL or half a character in it")
     return str(value)
 
 

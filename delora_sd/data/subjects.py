@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -167,7 +168,7 @@ def _class_words(dataset: Path) -> dict[str, str]:
             f"{file}: cannot be read ({error}); expected text with the columns subject_name,class"
         ) from None
     words = {row.get("subject_name") or "": row.get("class") or "" for row in rows}
-    if not words or not all(map(is_folder_name, words)) or not all(words.values()):
+    if not words or not all(map(is_plain_name, words)) or not all(words.values()):
         raise UserError(f"{file}: expected the columns subject_name,class; every name the name of a folder beside it")
     if len(words) < len(rows):
         twice = Counter(row["subject_name"] for row in rows).most_common(1)[0][0]
@@ -175,8 +176,12 @@ def _class_words(dataset: Path) -> dict[str, str]:
     return words
 
 
-def is_folder_name(name: str) -> bool:
-    """Returns whether the name stays in its folder: no path, no way up."""
+def is_plain_name(name: str) -> bool:
+    """Returns whether a name from a file can be that of a file or folder, and stays in its folder."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
     return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0")
 
 

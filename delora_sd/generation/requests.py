@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from delora_sd.data.prompts import Prompt
+from delora_sd.data.subjects import is_plain_name
 from delora_sd.diffusion.bases import Base
 from delora_sd.errors import UserError
 from delora_sd.records import check_record
@@ -133,17 +134,17 @@ def plan_requests(folder: Path, prompts: Sequence[Prompt], seeds: Sequence[int])
 
 
 def read_listing(file: Path) -> list[dict[str, Any]]:
-    """Returns the lines of an images.jsonl, [] before there are any.
+    """Returns the lines of an images.jsonl, [] before there are any; each has a prompt, its number and a seed.
 
     Raises:
         UserError: a line without a picture, with a picture elsewhere, or with a field of another kind.
     """
-    records = read_lines(file)
+    records = [{"prompt": "", "prompt_index": 0, "seed": 0} | record for record in read_lines(file)]
     for number, record in enumerate(records, start=1):
         source = f"{file}, line {number}"
         check_record(record, {"file": str}, _PICTURE_FIELDS, source=source, advice="delete that line")
         name = record["file"]
-        if Path(name).name != name or "\0" in name:
+        if not is_plain_name(name):
             raise UserError(f"{source}: '{name[:80]}' is not the name of a picture in its folder; delete that line")
     return records
 
@@ -159,9 +160,7 @@ def finished_files(image_set: ImageSet) -> set[str]:
 
 def write_listing(image_set: ImageSet, records: Sequence[Mapping[str, Any]]) -> None:
     """Writes images.jsonl by seed and prompt: the same bytes however often the work was interrupted."""
-    write_lines(
-        image_set.listing, sorted(records, key=lambda record: (record.get("seed", 0), record.get("prompt_index", 0)))
-    )
+    write_lines(image_set.listing, sorted(records, key=lambda record: (record["seed"], record["prompt_index"])))
 
 
 def slug(text: str) -> str:

@@ -32,7 +32,9 @@ def values_of(hint: Any) -> st.SearchStrategy:
         return st.tuples(*map(values_of, arms))
     if origin is dict:
         return st.dictionaries(values_of(str), values_of(arms[1]), max_size=3)
-    text = st.sampled_from(TRICKY) | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+    text = st.sampled_from(TRICKY) | st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12
+    )
     return {
         str: text,
         bool: st.booleans(),

@@ -10,7 +10,7 @@ from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.methods import Point
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_sd.config import flatten, load_config, to_dict, to_yaml
-from delora_sd.data.subjects import is_folder_name
+from delora_sd.data.subjects import is_plain_name
 from delora_sd.errors import UserError
 from delora_sd.records import check_record
 from delora_sd.run_folder import RunFolder, append_line, read_json, read_lines, write_json, write_text
@@ -229,7 +229,7 @@ def _read_cell(record: Any, source: str) -> Cell:
     optional = {"setting": dict, "path": str | None, "prompts": str | None}
     check_record(record, needed, optional, source=f"{source}: a cell", advice=_ADVICE)
     for name in ("id", "subject"):
-        if not is_folder_name(record[name]):
+        if not is_plain_name(record[name]):
             raise UserError(f"{source}: '{record[name][:80]}' is no name of a folder; {_ADVICE}")
     steps = record.get("steps")
     if not isinstance(steps, list) or not all(type(step) is int for step in steps):

@@ -132,8 +132,8 @@ def _pictures(view: View, cell: Cell | None, step: int | None) -> dict[int, tupl
         lines = read_listing(listing)
         if not lines or _step_of(lines[0], cell) != step or not _names_subject(run, lines):
             continue
-        for line in sorted(lines, key=lambda line: line.get("seed", 0)):
-            found.setdefault(line.get("prompt_index", 0), (listing.parent, line))
+        for line in sorted(lines, key=lambda line: line["seed"]):
+            found.setdefault(line["prompt_index"], (listing.parent, line))
     return found
 
 

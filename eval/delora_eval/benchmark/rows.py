@@ -168,14 +168,14 @@ def _row_score(name: str, results: Sequence[Result], pooling: Pooling) -> RowSco
 
 def _cost(runs: Sequence[RunFolder], seconds: Sequence[dict[str, float]]) -> Cost:
     manifests = [manifest for run in runs if (manifest := run.read_manifest())]
-    shares = [facts["seconds"] / facts["pack"] for facts in manifests if "seconds" in facts and "pack" in facts]
+    timed = [facts for facts in manifests if "seconds" in facts and facts.get("pack", 0) > 0]
+    shares = [facts["seconds"] / facts["pack"] for facts in timed]
     sizes = [_folder_bytes(run) for run in runs if run.is_finished()]
     return Cost(
         parameters=_first(manifests, "trainable_parameters"),
         train_seconds=_mean(shares),
         generate_seconds=_mean([stages["generate"] for stages in seconds if "generate" in stages]),
-        peak_bytes=max((facts.get("peak_memory_bytes") or 0 for facts in manifests if "seconds" in facts), default=0)
-        or None,
+        peak_bytes=max((facts.get("peak_memory_bytes") or 0 for facts in timed), default=0) or None,
         pack=max((facts["pack"] for facts in manifests if "pack" in facts), default=None),
         file_bytes=round(_mean(sizes)) if sizes else None,
     )

@@ -22,6 +22,7 @@ from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.metrics import SCORES
 from delora_eval.protocols import Protocol, find_protocol
 from delora_sd.config import read_yaml
+from delora_sd.errors import UserError
 from delora_sd.run_folder import RunFolder, read_json
 
 
@@ -114,12 +115,16 @@ def read_view(folder: BenchmarkFolder) -> View:
     everything = {cell.id: cell for cell in (*plan["test"], *plan["tune"])}
     states = {name: cell_state(folder, config, cell) for name, cell in everything.items()}
     cells = tuple(plan["test"])
+    chosen = read_search(folder)
+    for method, found in chosen.items():
+        if found["score"] not in SCORES:
+            raise UserError(f"{folder.chosen}: {method[:80]}: unknown score '{found['score'][:40]}'; delete the file")
     return View(
         config=config,
         folder=folder,
         cells=cells,
         searched=tuple(plan["tune"]),
-        chosen=read_search(folder),
+        chosen=chosen,
         protocols=_read_protocols(config, folder, cells),
         states=states,
         reasons=_read_reasons(folder, everything.values(), states),
@@ -155,11 +160,8 @@ def row_distances(view: View, row: Row) -> dict[int, float]:
 def _layer_distance(layers: dict[str, Any] | None, projection: str | None) -> float | None:
     if not layers:
         return None
-    values = [
-        facts["distance"]
-        for name, facts in layers.items()
-        if ("distance" in facts and projection is None) or name.endswith(projection)
-    ]
+    chosen = [facts for name, facts in layers.items() if projection is None or name.endswith(projection)]
+    values = [facts["distance"] for facts in chosen if facts.get("distance") is not None]
     return sum(values) / len(values) if values and all(map(math.isfinite, values)) else None
 
 
