@@ -9,15 +9,16 @@ import pytest
 
 from .fakes import dino_of, fake_stages
 
-SUBJECTS, SEEDS = ("candle", "cat", "teapot"), (0, 1)
+SUBJECTS, SEEDS = ("candle", "teapot"), (0, 1)
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fidelity")
-    words = ["subjects=[candle, cat, teapot]", "seeds=[0, 1]"]
-    words += ["--output", str(folder / "runs"), "--page", str(folder / "docs" / "FIDELITY.md")]
-    fidelity_miniature.main(words, fake_stages)
+    places = ["--output", str(folder / "runs"), "--page", str(folder / "docs" / "FIDELITY.md")]
+    fidelity_miniature.main(["subjects=[backpack]", "--studies", "search", *places], fake_stages)
+    few = ["subjects=[candle, teapot]", "seeds=[0, 1]"]
+    fidelity_miniature.main([*few, "--studies", "rates", "long", "norm", "starts", "map", *places], fake_stages)
     return folder / "docs" / "FIDELITY.md"
 
 
@@ -25,7 +26,7 @@ def test_every_claim_stands_with_its_verdict(page):
     text = page.read_text()
     for number in ("Search", "C1", "C2", "C3", "C4", "C6", "C7", "Map"):
         assert f"| {number} | " in text and f"## {number}: " in text
-    assert text.count("3 subjects") >= 1 and "2 seeds" in text
+    assert text.count("2 subjects") >= 1 and "2 seeds" in text
     assert "MINIATURE" in text.upper()
 
 
