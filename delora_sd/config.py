@@ -17,8 +17,8 @@ from delora_sd.conversion import Word, is_text, natural, reads_as_nothing
 from delora_sd.errors import UserError
 from delora_sd.schema import Config, find_hint, with_settings
 
-MAX_YAML_BYTES = 1_000_000
-"""No settings file is this large; a larger one is a mistake or an attack."""
+MAX_YAML_BYTES = 200_000
+"""No settings file is this large; a larger one is a mistake or an attack: the YAML library reads 60 kB a second."""
 
 MAX_DEPTH = 50
 """Deepest nesting of a settings file; the YAML library needs minutes for some kilobytes of `[`."""

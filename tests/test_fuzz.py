@@ -112,6 +112,20 @@ def test_found_a_picture_whose_name_is_no_name(tmp_path: Path):
         READERS["page"](lay_out(files, tmp_path))
 
 
+def test_found_a_picture_without_its_guidance(tmp_path: Path):
+    files = dict(run_files())
+    listing = "run/images/final-1a2b/images.jsonl"
+    files[listing] = b'{"file": "a.png", "prompt": "a qwe dog", "num_inference_steps": 25}\n'
+    READERS["page"](lay_out(files, tmp_path))
+
+
+def test_found_a_method_that_is_a_word(tmp_path: Path):
+    files = dict(benchmark_files())
+    files["run/benchmark.yaml"] = files["run/benchmark.yaml"].replace(b'{"label": "LoRA"}', b"x")
+    with pytest.raises(UserError, match=r"methods\.lora: expected settings, found \"x\""):
+        READERS["benchmark"](lay_out(files, tmp_path))
+
+
 def test_found_a_run_whose_base_has_no_name(tmp_path: Path):
     files = dict(run_files())
     files["run/manifest.json"] = first_line(files["run/manifest.json"], base={})

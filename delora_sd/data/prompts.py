@@ -99,6 +99,8 @@ def _is_file_name(entry: str) -> bool:
 def _read_templates(file: Path) -> list[str]:
     """Returns the lines of the file that are neither empty nor `# comments`."""
     try:
+        if file.exists() and not file.is_file():
+            raise UserError(f"prompt file {file}: is not a file but a folder or a device")
         if file.stat().st_size > MAX_PROMPT_FILE_BYTES:
             raise UserError(f"prompt file {file}: more than {MAX_PROMPT_FILE_BYTES} bytes is no list of prompts")
         lines = file.read_text(encoding="utf-8-sig").splitlines()

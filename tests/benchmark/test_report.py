@@ -101,6 +101,20 @@ def test_report_writes_every_form_and_links_nothing(benchmark):
     assert ATTACK not in folder.markdown.read_text()
 
 
+def test_names_and_labels_are_text_in_every_form(benchmark):
+    """HTML, quotes, TeX's dollars: in the page, in its drawings, in the tables."""
+    hostile = '"><img src=x onerror=alert(1)> </text><script>alert(2)</script> $\\frac{1$ {{7*7}} %s'
+    methods = {"lora": {"label": hostile}, "delora": {"label": "$x_{$"}}
+    folder = benchmark(methods=methods, title=hostile, matrix={"optimizer.lr": [0.01, 0.02]})
+    page = (folder.path / "report.html").read_text()
+    assert "<img src=x" not in page and "<script>alert" not in page and "{{7*7}}" in page
+    drawings = list((folder.path / "figures").glob("*.svg"))
+    assert drawings
+    for drawing in drawings:
+        tags = {element.tag.rpartition("}")[2] for element in ElementTree.parse(drawing).iter()}
+        assert not tags & {"script", "img", "foreignObject"}
+
+
 def test_the_same_benchmark_gives_the_same_bytes(benchmark):
     folder = benchmark()
     before = {path: path.read_bytes() for path in (folder.report, folder.markdown, folder.figures / "plane.svg")}

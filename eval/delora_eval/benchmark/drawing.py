@@ -71,6 +71,7 @@ def look(index: int) -> dict[str, Any]:
 _STYLE = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.5,
+    "text.parse_math": False,  # labels are somebody's text: two dollars in one would be TeX
     "svg.fonttype": "none",
     "svg.hashsalt": "delora_sd",
     "axes.edgecolor": SOFT,

@@ -246,6 +246,8 @@ def _log_if_wide(axis: Any) -> None:
     low, high = axis.dataLim.y0, axis.dataLim.y1
     if low > 0 and high / low > 20:
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.yaxis.set_minor_formatter(lambda value, _: "")
 
 
 def _labels(protocol: ProtocolView, *scores: str) -> tuple[str, ...]:

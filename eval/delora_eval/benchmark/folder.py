@@ -123,7 +123,11 @@ def load_benchmark(folder: BenchmarkFolder) -> BenchmarkConfig:
     """Returns the settings a benchmark was run with. Raises UserError when the folder is none."""
     if not folder.is_benchmark():
         raise UserError(f"{folder.path} is not a benchmark folder (no {folder.config.name}); run `delora-sd benchmark`")
-    return load_config(BenchmarkConfig, [folder.config], [f"output_dir={json.dumps(str(folder.path))}"])
+    config = load_config(BenchmarkConfig, [folder.config], [f"output_dir={json.dumps(str(folder.path))}"])
+    for name, entry in config.methods.items():
+        if not isinstance(entry, dict | None) and "." not in name:
+            raise UserError(f"{folder.config}: methods.{name[:80]}: expected settings, found {_show(entry)}")
+    return config
 
 
 def remember_grid(folder: BenchmarkFolder, config: BenchmarkConfig) -> None:
