@@ -79,11 +79,12 @@ class Adapter(nn.Module):
 
     def boundaries(self) -> dict[str, float]:
         """Returns {layer: lambda}; {} for methods without a boundary."""
-        return {
-            layer: tensors["boundary"].item()
-            for layer, tensors in self.layer_tensors().items()
-            if "boundary" in tensors
-        }
+        found: dict[str, float] = {}
+        for index, group in enumerate(self.groups):
+            tensors = self.group_tensors(index)
+            if "boundary" in tensors:  # read from the device once per group, not once per layer
+                found |= zip(group.layers, tensors["boundary"].tolist(), strict=True)
+        return {layer: found[layer] for layer in self._specs if layer in found}
 
 
 def create_adapter(config: AdapterConfig, weights: dict[str, Tensor], *, seed: int) -> Adapter:

@@ -1,7 +1,6 @@
 """`full`: the whole UNet trains, as in DreamBooth. The same small interface as an AdapterPack of one."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from delora_sd.adapters.pack import ADAPTABLE, find_targets
+from delora_sd.adapters.pack_of_one import AdapterInUNet, PackOfOne
 from delora_sd.adapters.peft_layout import CONFIG_FILE
 from delora_sd.adapters.quantization import is_quantized
 from delora_sd.errors import UserError
@@ -23,23 +23,11 @@ FULL_TYPE = "DELORA_SD_FULL"
 FULL_FILE = "unet.safetensors"
 
 
-class FullAdapter(nn.Module):
-    """Every parameter of one UNet, fp32. It shares them with the UNet."""
+class FullAdapter(AdapterInUNet):
+    """Every parameter of one UNet, fp32."""
 
     def __init__(self, config: AdapterConfig, unet: nn.Module):
-        super().__init__()
-        self.config = config
-        self._names = [name for name, _ in unet.named_parameters()]
-        self.weights = nn.ParameterList(unet.parameters())
-
-    def parameters_by_name(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from zip(self._names, self.weights, strict=True)
-
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.weights)
-
-    def boundaries(self) -> dict[str, float]:
-        return {}
+        super().__init__(config, unet.named_parameters())
 
     def save(self, folder: Path, *, base: str) -> None:
         """Writes the whole UNet in fp32, whole or not at all: 3.4 GB for Stable Diffusion 1.5."""
@@ -60,21 +48,13 @@ class FullAdapter(nn.Module):
             parameter.copy_(tensors[name])
 
 
-class FullPack(nn.Module):
+class FullPack(PackOfOne):
     """The whole UNet as a pack of one."""
 
     def __init__(self, adapter: FullAdapter, pretrained: dict[str, Tensor], current: dict[str, nn.Parameter]):
-        super().__init__()
-        self.adapters = nn.ModuleList([adapter])
+        super().__init__(adapter)
         self._pretrained = pretrained  # on the CPU: read only when a distance is logged
         self._current = current
-
-    def make_factors(self) -> None:
-        """Nothing to make: the UNet is the adapter."""
-
-    @contextmanager
-    def only(self, index: int) -> Iterator[None]:
-        yield
 
     @torch.no_grad()
     def distances(self) -> list[dict[str, tuple[float, float]]]:

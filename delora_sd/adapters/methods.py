@@ -13,30 +13,13 @@ import torch
 from torch import Tensor
 
 from delora_sd.adapters import factors as formulas
+from delora_sd.adapters import starts
 from delora_sd.adapters.factors import Factors
+from delora_sd.adapters.layer_spec import START, LayerSpec, Tensors, weight_norm_kind
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.settings import AdapterConfig
 
 Number = TypeVar("Number", int, float)
-
-Tensors = dict[str, Tensor]
-"""Tensors of one layer by name: A (r, in), B (out, r), boundary (), weight_norm (in,), ..."""
-
-
-START = ("start_down", "start_up")
-"""Names of the frozen copy of an update at time 0, which is subtracted (Eq. 9)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerSpec:
-    """What the settings say about one layer, patterns applied and the boundary in the paper's unit."""
-
-    shape: tuple[int, ...]
-    """Shape of the frozen weight: (out, in), or (out, in, height, width) of a convolution."""
-    rank: int
-    boundary: float
-    """Initial boundary lambda."""
-    alpha: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,18 +82,10 @@ def resolve_layer(name: str, config: AdapterConfig, weight: Tensor) -> LayerSpec
 
 def _paper_boundary_of_relative_one(config: AdapterConfig, weight: Tensor) -> float:
     """The lambda at which the bound on ||dW||_F / ||W||_F is 1, from the weight norm in use."""
-    kind = _weight_norm_kind(config)
+    kind = weight_norm_kind(config)
     if METHODS[config.method].needs_weight or kind == "frobenius":
         return 1.0
     return math.sqrt(weight.shape[1]) if kind == "column" else weight.float().norm().item()
-
-
-def weight_norms(weight: Tensor, kind: str) -> Tensor:
-    """Returns what multiplies the columns of dW, (in,) in fp32: column norms, ||W||_F, or ones."""
-    weight = weight.float()
-    if kind == "column":
-        return weight.norm(dim=0)
-    return torch.full_like(weight[0], 1.0) * (weight.norm() if kind == "frobenius" else 1.0)
 
 
 def subtract_start(live: Factors, tensors: Tensors) -> Factors:
@@ -137,73 +112,6 @@ def _match(name: str, pattern: dict[str, Number], default: Number) -> Number:
         if re.search(expression, name):
             return value
     return default
-
-
-def _weight_norm_kind(config: AdapterConfig) -> str:
-    return "none" if config.method == "normalized_lora" else config.weight_norm
-
-
-def _kaiming(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Uniform in +-1/sqrt(columns): torch's Linear default, kaiming_uniform with a = sqrt(5)."""
-    return (torch.rand(rows, columns, generator=generator) * 2 - 1) / math.sqrt(columns)
-
-
-def _start_lora(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
-    out_features, in_features = weight.shape
-    return {"A": _kaiming(spec.rank, in_features, generator), "B": torch.zeros(out_features, spec.rank)}
-
-
-def _start_dora(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
-    return _start_lora(spec, config, weight, generator) | {"magnitude": weight.float().norm(dim=1)}
-
-
-def _start_delora(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
-    """The three ways to start at zero (Eq. 9 and METHODS): frozen copy, mirrored twins, B = 0."""
-    out_features, in_features = weight.shape
-    A = _kaiming(spec.rank, in_features, generator)
-    B = _kaiming(out_features, spec.rank, generator)
-    tensors = {"boundary": torch.tensor(spec.boundary), "weight_norm": weight_norms(weight, _weight_norm_kind(config))}
-    if config.init == "mirrored":
-        half = spec.rank // 2
-        A, B = torch.cat([A[:half], A[:half]]), torch.cat([B[:, :half], -B[:, :half]], dim=1)
-    if config.init == "zero_up":
-        B = torch.zeros_like(B)
-    tensors |= {"A": A, "B": B}
-    if config.init == "frozen_copy":
-        down, up, _ = formulas.delora_factors(A, B, tensors["boundary"], tensors["weight_norm"])
-        tensors |= {"start_down": down, "start_up": up}
-    return tensors
-
-
-def _start_ether(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
-    return {"u": torch.randn(weight.shape[1], generator=generator)}
-
-
-def _start_ether_plus(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
-    u = torch.randn(weight.shape[1], generator=generator)
-    u_out = torch.randn(weight.shape[0], generator=generator)
-    return {"u": u, "v": -u, "u_out": u_out, "v_out": -u_out}
-
-
-def _start_one_sided(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
-    u = torch.randn(1, weight.shape[1], generator=generator)
-    return {"U": u, "V": -u}
-
-
-def _start_bounded(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
-    return _start_one_sided(spec, config, weight, generator) | {"boundary": torch.tensor(spec.boundary)}
-
-
-def _start_high_rank(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
-    U = torch.randn(spec.rank // 2, weight.shape[1], generator=generator)
-    return {"U": U, "V": -U, "boundary": torch.tensor(spec.boundary)}
-
-
-def _start_relaxed(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
-    """D Phi C starts as a copy of B Xi A: both are trained, and their difference is zero."""
-    half, in_features = spec.rank // 2, weight.shape[1]
-    A, B = (torch.randn(half, in_features, generator=generator) for _ in range(2))
-    return {"A": A, "B": B, "C": A.clone(), "D": B.clone(), "boundary": torch.tensor(spec.boundary)}
 
 
 def _delora(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
@@ -245,7 +153,7 @@ def _relaxed(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: T
 METHODS: dict[str, Method] = {
     "delora": Method(
         formula="W + (λ‖W‖/r) B Ξ A",
-        start=_start_delora,
+        start=starts.start_delora,
         factors=_delora,
         trained=("A", "B", "boundary"),
         lr=2e-2,
@@ -253,7 +161,7 @@ METHODS: dict[str, Method] = {
     ),
     "lora": Method(
         formula="W + (α/r) B A",
-        start=_start_lora,
+        start=starts.start_lora,
         factors=_lora,
         trained=("A", "B"),
         lr=6e-4,
@@ -261,7 +169,7 @@ METHODS: dict[str, Method] = {
     ),
     "normalized_lora": Method(
         formula="W + (λ/r) B Ξ A",
-        start=_start_delora,
+        start=starts.start_delora,
         factors=_delora,
         trained=("A", "B", "boundary"),
         lr=2e-2,
@@ -269,7 +177,7 @@ METHODS: dict[str, Method] = {
     ),
     "dora": Method(
         formula="m (W + (α/r) B A) / ‖W + (α/r) B A‖",
-        start=_start_dora,
+        start=starts.start_dora,
         factors=_dora,
         trained=("A", "B", "magnitude"),
         lr=6e-4,
@@ -278,7 +186,7 @@ METHODS: dict[str, Method] = {
     ),
     "multiplicative_delora": Method(
         formula="W (I − (λ/r)(B Ξ A − D Φ C))ᵀ",
-        start=_start_relaxed,
+        start=starts.start_relaxed,
         factors=_relaxed,
         trained=("A", "B", "C", "D", "boundary"),
         lr=6e-3,
@@ -288,7 +196,7 @@ METHODS: dict[str, Method] = {
     ),
     "multiplicative_high_rank": Method(
         formula="W (I − (λ/r)(U Σ Uᵀ − V Θ Vᵀ))",
-        start=_start_high_rank,
+        start=starts.start_high_rank,
         factors=_reflection_pairs,
         trained=("U", "V", "boundary"),
         lr=6e-3,
@@ -298,7 +206,7 @@ METHODS: dict[str, Method] = {
     ),
     "ether_plus_bounded": Method(
         formula="W (I − (λ/2)(u uᵀ − v vᵀ))",
-        start=_start_bounded,
+        start=starts.start_bounded,
         factors=_reflection_pairs,
         trained=("U", "V", "boundary"),
         lr=6e-3,
@@ -308,7 +216,7 @@ METHODS: dict[str, Method] = {
     ),
     "ether_plus_one_sided": Method(
         formula="W (I − u uᵀ + v vᵀ)",
-        start=_start_one_sided,
+        start=starts.start_one_sided,
         factors=_one_sided,
         trained=("U", "V"),
         lr=6e-3,
@@ -318,7 +226,7 @@ METHODS: dict[str, Method] = {
     ),
     "ether_plus": Method(
         formula="(I − ũ ũᵀ + ṽ ṽᵀ) W (I − u uᵀ + v vᵀ)",
-        start=_start_ether_plus,
+        start=starts.start_ether_plus,
         factors=_ether_plus,
         trained=("u", "v", "u_out", "v_out"),
         lr=6e-3,
@@ -328,7 +236,7 @@ METHODS: dict[str, Method] = {
     ),
     "ether": Method(
         formula="W (I − 2 u uᵀ)",
-        start=_start_ether,
+        start=starts.start_ether,
         factors=_ether,
         trained=("u",),
         lr=6e-3,

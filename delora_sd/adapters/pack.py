@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from delora_sd.adapters.adapter import Adapter, create_adapter
 from delora_sd.adapters.factors import Factors, update_norm
+from delora_sd.adapters.layer_spec import START
 from delora_sd.adapters.layers import AdaptedLayer, adapt_layer, flat_weight
-from delora_sd.adapters.methods import METHODS, START, subtract_start
+from delora_sd.adapters.methods import METHODS, subtract_start
 from delora_sd.adapters.quantization import dense_weight, weight_dtype
 from delora_sd.errors import UserError
 from delora_sd.settings import AdapterConfig

@@ -3,8 +3,6 @@
 The same small interface as an AdapterPack of one; saved in PEFT's own layout.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ from torch import nn
 
 from delora_sd.adapters.full_finetuning import compute_in
 from delora_sd.adapters.pack import ADAPTABLE, find_targets
+from delora_sd.adapters.pack_of_one import AdapterInUNet, PackOfOne
 from delora_sd.adapters.peft_bridge import (
     ADAPTER_NAME,
     build_config,
@@ -33,29 +32,16 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
 
 
-class PeftAdapter(nn.Module):
-    """The trained parameters of a PEFT model. It shares them with the UNet's layers."""
+class PeftAdapter(AdapterInUNet):
+    """The trained parameters of a PEFT model."""
 
     def __init__(self, config: AdapterConfig, model: "PeftModel"):
-        super().__init__()
-        self.config = config
+        super().__init__(config, ((name, value) for name, value in model.named_parameters() if value.requires_grad))
         self._model = (model,)  # a tuple: the UNet inside is not this module's child
-        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-        self._names = [name for name, _ in named]
-        self.weights = nn.ParameterList(parameter for _, parameter in named)
 
     @property
     def model(self) -> "PeftModel":
         return self._model[0]
-
-    def parameters_by_name(self) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from zip(self._names, self.weights, strict=True)
-
-    def num_parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.weights)
-
-    def boundaries(self) -> dict[str, float]:
-        return {}
 
     def save(self, folder: Path, *, base: str) -> None:
         """Writes PEFT's adapter folder, whole or not at all."""
@@ -77,19 +63,8 @@ class PeftAdapter(nn.Module):
         load_state(self.model, folder)
 
 
-class PeftPack(nn.Module):
+class PeftPack(PackOfOne):
     """A UNet with PEFT's layers in it, as a pack of one."""
-
-    def __init__(self, adapter: PeftAdapter):
-        super().__init__()
-        self.adapters = nn.ModuleList([adapter])
-
-    def make_factors(self) -> None:
-        """Nothing to make: PEFT's layers compute their own update."""
-
-    @contextmanager
-    def only(self, index: int) -> Iterator[None]:
-        yield
 
     @torch.no_grad()
     def distances(self) -> list[dict[str, tuple[float, float]]]:

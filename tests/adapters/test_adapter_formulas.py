@@ -19,7 +19,8 @@ from adapter_cases import (
 )  # fmt: skip
 
 from delora_sd.adapters.factors import Factors, dense_update, row_norms, update_norm
-from delora_sd.adapters.methods import METHODS, weight_norms
+from delora_sd.adapters.layer_spec import weight_norms
+from delora_sd.adapters.methods import METHODS
 from delora_sd.adapters.pack import attach_adapters, detach
 
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 3e-2}
