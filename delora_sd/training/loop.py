@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from delora_sd.training.batches import Batch, Draw, assemble_batch, draw_step, part_of_draw
 from delora_sd.training.objective import pack_losses
@@ -58,9 +58,7 @@ def _backward(session: Session, draws: list[Draw]) -> Tensor:
                 batch,
                 alphas_cumprod=session.alphas_cumprod,
                 prediction_type=session.prediction_type,
-                prior_weights=torch.tensor(
-                    [c.training.prior_weight for c in session.configs], device=accelerator.device
-                ),
+                prior_weights=torch.tensor([config.training.prior_weight for config in session.configs]),
             )
             scales = torch.tensor(session.scales, device=accelerator.device)
             accelerator.backward(((instance + prior) * scales).sum() / num_parts)
@@ -86,23 +84,28 @@ def _own_part(session: Session, draws: list[Draw], part: int) -> Batch:
 
 def _guard_gradients(session: Session, step: int) -> list[float]:
     """Clips each adapter on its own; one whose gradients are not finite is left out, the others go on untouched."""
-    norms = torch.stack(
-        [
-            clip_gradients(adapter, config.optimizer.clip_norm, scale)
-            if index not in session.diverged
-            else torch.tensor(math.nan)
-            for index, (adapter, config, scale) in enumerate(
-                zip(session.adapters, session.configs, session.scales, strict=True)
-            )
-        ]
-    ).tolist()
-    for index, norm in enumerate(norms):
+    live = [index for index in range(len(session.adapters)) if index not in session.diverged]
+    found = torch.stack([_clip(session, index) for index in live]).tolist()  # one look at the device per step
+    norms = [math.nan] * len(session.adapters)
+    for index, norm in zip(live, found, strict=True):
+        norms[index] = norm
         if math.isfinite(norm):
             continue
-        for parameter in session.adapters[index].parameters():
-            parameter.grad = None
-        if index not in session.diverged and session.scales[index] > 1.0:
+        if session.scales[index] > 1.0:
             session.scales[index] /= 2
-        elif index not in session.diverged:
+        else:
             session.diverged[index] = f"the loss or its gradient was not finite at step {step + 1}"
+    for index, norm in enumerate(norms):
+        if not math.isfinite(norm):
+            _drop_gradients(session.adapters[index])
     return norms
+
+
+def _clip(session: Session, index: int) -> Tensor:
+    clip_norm = session.configs[index].optimizer.clip_norm
+    return clip_gradients(session.adapters[index], clip_norm, session.scales[index])
+
+
+def _drop_gradients(adapter: nn.Module) -> None:
+    for parameter in adapter.parameters():
+        parameter.grad = None

@@ -33,12 +33,13 @@ def pack_losses(
     """Returns (instance loss, class loss weighted by the prior weight), one mean each per adapter.
 
     Their sum is what an adapter minimises (DreamBooth's prior preservation); no adapter sees another's samples.
+    `prior_weights` are on the CPU: looking at them must not wait for the device.
     """
     noisy = noisy_latents(batch.latents, batch.noise, batch.timesteps, alphas_cumprod)
     target = training_target(batch.latents, batch.noise, batch.timesteps, alphas_cumprod, prediction_type)
     prediction = model(noisy, batch.timesteps, batch.embeddings)
     losses = mse_per_sample(prediction, target).unflatten(0, (len(prior_weights), -1))  # (adapters, n)
     if not prior_weights.any():
-        return losses.mean(1), torch.zeros_like(prior_weights)
+        return losses.mean(1), torch.zeros_like(losses[:, 0])
     instance, prior = losses.chunk(2, dim=1)
-    return instance.mean(1), prior.mean(1) * prior_weights
+    return instance.mean(1), prior.mean(1) * prior_weights.to(losses.device, non_blocking=True)

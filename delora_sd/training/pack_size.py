@@ -134,7 +134,7 @@ def _train_one_step(config: TrainConfig, unet: nn.Module, cells: list[CellData])
         assemble_batch(cells, draws, unet.device),
         alphas_cumprod=torch.linspace(0.99, 0.01, 1000, device=unet.device),
         prediction_type="epsilon",
-        prior_weights=torch.full((pack_size,), config.training.prior_weight, device=unet.device),
+        prior_weights=torch.full((pack_size,), config.training.prior_weight),
     )
     sum(losses).sum().backward()
     optimizer.step()
