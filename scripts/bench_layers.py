@@ -80,8 +80,8 @@ def main() -> None:
         f"{'all layers, relative to peft lora':>26} | "
         + " ".join(f"{totals[n] / totals['peft lora']:17.3f}" for n in names)
     )
-    ours = totals["delora mirrored"]
-    print(f"\ndelora mirrored / peft delora: {ours / totals['peft delora']:.3f}")
+    ratios = {name: totals[name] / totals["peft delora"] for name in names if name.startswith("delora")}
+    print("\nrelative to peft delora: " + ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items()))
 
 
 def contestants(frozen: list[nn.Parameter]) -> dict[str, Callable]:
