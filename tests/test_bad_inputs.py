@@ -3,6 +3,8 @@
 Exit code 2, no traceback, nothing written. What only looks bad (a photo turned by EXIF, a path with `..`) works.
 """
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -45,3 +47,25 @@ def test_odd_input_works(case: Case, world: World, capsys):
     errors = capsys.readouterr().err
     assert code == 0, errors
     assert all(part in errors for part in case.says), errors
+
+
+@pytest.mark.parametrize("flags", [(), ("--debug",)])
+@pytest.mark.parametrize("name", ["a typo in a key", "a YAML bomb", "status on a folder that is no benchmark"])
+def test_as_typed_in_a_shell(name: str, flags: tuple[str, ...], world: World):
+    """The same in a process of its own: the exit code is the shell's, and only --debug shows a traceback."""
+    case = next(case for case in REFUSED if case.name == name)
+    command = [sys.executable, "-m", "delora_sd", *case.command(world), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    assert all(part in done.stderr.splitlines()[-1] for part in case.says)
+    assert ("Traceback" in done.stderr) == bool(flags) and (flags or done.stderr.count("\n") == 1)
+
+
+def test_our_own_mistake_ends_with_1_and_says_how_to_see_more(world: World, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("delora_sd.training.recipe.make_plan", fail)
+    assert main(world.train()) == 1
+    errors = capsys.readouterr().err
+    assert errors == "delora-sd: unexpected ZeroDivisionError: division by zero (--debug shows where)\n"
