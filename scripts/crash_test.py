@@ -75,21 +75,22 @@ def plan(theatre: Theatre, scene: Scene, reference: Reference, options: argparse
         yield kind, partial(disturb.fault, how=fault)
 
 
-def run_scene(theatre: Theatre, scene: Scene, reference: Reference, options: argparse.Namespace) -> Tally:
-    """Does everything that is planned; what comes too late is done again."""
+def run_scene(theatre: Theatre, scene: Scene, reference: Reference, options: argparse.Namespace) -> Iterator[Tally]:
+    """Does everything that is planned, and yields the figures now and then; what comes too late is done again."""
     tally, began = Tally(boundaries=len(reference.ending.boundaries)), time.monotonic()
     disturbances, last_line = list(plan(theatre, scene, reference, options)), began
     for number, (kind, disturbance) in enumerate(disturbances, start=1):
         finding = _until_in_time(disturbance, theatre, scene, reference)
         tally.done[kind] += 1
+        tally.seconds = round(time.monotonic() - began, 1)
         if finding:
             tally.findings.append(f"{scene.name}, {finding}")
             say(f"WRONG: {scene.name}, {finding}")
         if time.monotonic() - last_line > _REPORT_EVERY_S:
             last_line = time.monotonic()
             say(f"{scene.name}: {number}/{len(disturbances)}")
-    tally.seconds = round(time.monotonic() - began, 1)
-    return tally
+            yield tally
+    yield tally
 
 
 def _until_in_time(disturbance: Callable, theatre: Theatre, scene: Scene, reference: Reference) -> str | None:
@@ -110,14 +111,14 @@ def run_all(options: argparse.Namespace, folder: Path) -> dict[str, Tally]:
         start = theatre.keep(name)
         if name in options.scenes:
             say(f"{name}: {reference.ending.seconds:.1f} s, {len(reference.ending.boundaries)} write boundaries")
-            tallies[name] = run_scene(theatre, scene, reference, options)
-            write_record(options, tallies)
+            for tallies[name] in run_scene(theatre, scene, reference, options):
+                write_record(options, tallies)
         theatre.remember_kinds(reference)
     return tallies
 
 
 def write_record(options: argparse.Namespace, tallies: dict[str, Tally]) -> None:
-    """Writes what is known so far, after every scene."""
+    """Writes what is known so far: a test that is interrupted leaves its figures."""
     if options.record is None:
         return
     record = {

@@ -59,10 +59,14 @@ def last_common_step(runs: list[RunFolder]) -> int:
     return max(set.intersection(*resumable), default=0)
 
 
-def prune_checkpoints(run: RunFolder, keep: int) -> None:
-    """Drops the optimizer state of all but the newest `keep` checkpoints; their adapters stay. 0 keeps all."""
-    for step in run.checkpoint_steps()[:-keep] if keep else []:
-        (run.checkpoint(step) / OPTIMIZER_FILE).unlink(missing_ok=True)
+def prune_checkpoints(run: RunFolder, keep: int, *, step: int) -> None:
+    """Drops the optimizer state of all but the newest `keep` checkpoints up to `step`, not their adapters; 0 keeps all.
+
+    A later checkpoint does not count: another run of the pack may not have it, and then training resumes before it.
+    """
+    steps = [each for each in run.checkpoint_steps() if each <= step]
+    for old in steps[:-keep] if keep else []:
+        (run.checkpoint(old) / OPTIMIZER_FILE).unlink(missing_ok=True)
 
 
 def _check_fit(saved: dict[str, Tensor], parameters: list[nn.Parameter], folder: Path) -> None:

@@ -83,8 +83,9 @@ class Reporter:
             self._render_previews(step)
 
     def catch_up(self, step: int) -> None:
-        """Makes the previews of the step that training resumes from: a stop or a crash came between it and them."""
+        """Does what a stop or a crash left undone after the checkpoint of the step that training resumes from."""
         if step and self.session.accelerator.is_main_process:
+            self._prune(step)
             self._render_previews(step)
 
     def _render_previews(self, step: int) -> None:
@@ -142,7 +143,11 @@ class Reporter:
                 loss_scale=self.session.scales[index],
                 base=config.model.base,
             )
-            prune_checkpoints(run, config.training.keep_checkpoints)
+        self._prune(step)  # only now: until every run has this step, the pack resumes from an older one
+
+    def _prune(self, step: int) -> None:
+        for run, config in zip(self.runs, self.session.configs, strict=True):
+            prune_checkpoints(run, config.training.keep_checkpoints, step=step)
 
     def _record_failures(self, step: int) -> None:
         for index in self.session.diverged.keys() - self._failed:

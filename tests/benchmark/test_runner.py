@@ -1,5 +1,7 @@
 import errno
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from delora_eval.benchmark.runner import parse_shard, run_phases, share_cells
 from delora_eval.benchmark.settings import BenchmarkConfig
 
 from delora_sd.errors import DiskError, UserError
+from delora_sd.signals import Stopped, stopping_at_once
 
 from .fakes import Failures, fake_stages, trainings
 
@@ -99,6 +102,21 @@ def test_full_disk_stops_the_grid_and_counts_as_no_attempt(make_config, refusal)
 
     config = make_config()
     with pytest.raises(type(refusal), match="No space left"):
+        run_phases(config, replace(fake_stages(config), train=train), share_cells(0, 1))
+    assert not list(Path(config.output_dir).rglob("attempts.jsonl"))
+    run(config)
+    assert set(states(config).values()) == {"finished"}
+
+
+def test_a_stop_that_a_library_turns_into_an_error_counts_as_no_attempt(make_config):
+    def train(_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            raise ValueError("cannot load the file") from None
+
+    config = make_config()
+    with pytest.raises(Stopped), stopping_at_once():
         run_phases(config, replace(fake_stages(config), train=train), share_cells(0, 1))
     assert not list(Path(config.output_dir).rglob("attempts.jsonl"))
     run(config)

@@ -73,6 +73,12 @@ def test_a_whole_unet_has_no_export_to_check(config):
     assert train(replace(config, adapter=AdapterConfig(method="full"), optimizer=OptimizerConfig())) == {}
 
 
+@pytest.mark.filterwarnings("ignore")  # deprecations inside torchao
+def test_a_quantised_base_is_not_compared_for_its_own_rounding_would_show(config):
+    pytest.importorskip("torchao", reason="NO torchao: pip install delora_sd[quantize]")
+    assert train(replace(config, model=replace(config.model, quantization="int8"))) == {}
+
+
 def test_an_export_that_draws_something_else_is_named_loudly(config, monkeypatch):
     def turn_round(file: Path) -> None:
         tensors = load_file(file)

@@ -27,7 +27,8 @@ from delora_sd.settings import (
     TrainingConfig,
 )
 from delora_sd.signals import Stopped
-from delora_sd.training import recipe
+from delora_sd.training import recipe, reporter
+from delora_sd.training.checkpoints import OPTIMIZER_FILE, last_common_step
 from delora_sd.training.reporter import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,6 +158,30 @@ def test_pack_goes_on_with_its_unfinished_runs(config: TrainConfig, tmp_path: Pa
     recipe.train(first)
     results = recipe.train_pack([first, second])
     assert [result.step for result in results] == [6, 6]
+
+
+def test_pack_killed_between_two_checkpoints_resumes_from_the_last_common_one(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    config = with_training(config, keep_checkpoints=1)
+    configs = [replace(config, seed=seed, output_dir=str(tmp_path / f"run-{seed}")) for seed in (0, 1)]
+    runs = [RunFolder(Path(each.output_dir)) for each in configs]
+    save = reporter.save_checkpoint
+
+    def save_all_but_one(run, step, *arguments, **keywords):
+        if run.path == runs[1].path and step == 4:
+            raise RuntimeError("power cut")
+        save(run, step, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reporter, "save_checkpoint", save_all_but_one)
+        with pytest.raises(RuntimeError, match="power cut"):
+            recipe.train_pack(configs)
+    assert [run.checkpoint_steps() for run in runs] == [[2, 4], [2]]
+    assert last_common_step(runs) == 2
+    recipe.train_pack(configs)
+    states = [[step for step in (2, 4, 6) if (run.checkpoint(step) / OPTIMIZER_FILE).exists()] for run in runs]
+    assert states == [[6], [6]]
 
 
 def test_runs_that_cannot_share_a_pack_name_the_setting(config: TrainConfig, tmp_path: Path):
