@@ -1,10 +1,13 @@
 """`delora-sd score` on run folders and on any two folders, with stand-in encoders."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+from delora_eval import score
 from delora_eval.measure import EmbeddedSubject, Pictures, measure_fidelity
 from delora_eval.metrics import pool
 from delora_eval.protocol_table import real_rows, render_rows
@@ -18,7 +21,10 @@ from standins import PROMPTS, draw_picture, make_judge, write_run, write_set
 
 from delora_sd.data.subjects import load_subject, subject_names
 from delora_sd.errors import UserError
+from delora_sd.locks import hold
+from delora_sd.run_folder import read_lines
 from delora_sd.settings import DataConfig
+from delora_sd.signals import Stopped
 
 
 @pytest.fixture
@@ -46,6 +52,34 @@ def test_every_number_carries_protocol_encoder_weights_and_counts(run):
     per_prompt = [line for line in lines if line["set"] == "main" and line["score"] == "dino" and line["prompt"]]
     assert [line["prompt"] for line in per_prompt] == ["a qwe dog in the snow", "a qwe dog on the beach"]
     assert sum(line["value"] for line in per_prompt) / 2 == pytest.approx(total["value"], abs=2e-6)
+
+
+def test_sets_that_are_scored_survive_a_stop_and_the_rest_follows(run, tmp_path, monkeypatch):
+    config, sets = ScoreConfig(run=str(run), protocol=("miniature",)), []
+
+    def score_some(*arguments, **keywords):
+        if len(sets) == 2:
+            raise Stopped(signal.SIGTERM)
+        sets.append(arguments)
+        return genuine(*arguments, **keywords)
+
+    genuine = score.score_group
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "score_group", score_some)
+        with pytest.raises(Stopped):
+            score_lines(config)
+    kept = read_lines(run / "scores.jsonl")
+    assert len({line["set"] for line in kept}) == 3  # the photos and two of three sets
+    resumed = score_lines(config)
+    assert resumed[: len(kept)] == kept
+    undisturbed = score_lines(ScoreConfig(run=str(run), protocol=("miniature",), output=str(tmp_path / "all.jsonl")))
+    assert resumed == undisturbed
+
+
+def test_a_second_scorer_is_told_who_is_at_work(run, capsys):
+    lock = hold(run / ".scores.jsonl.lock", guarding=run / "scores.jsonl", setting="output")
+    with lock, pytest.raises(UserError, match=f"scores.jsonl is in use by process {os.getpid()} on .* another output"):
+        score.score(ScoreConfig(run=str(run), protocol=("miniature",)))
 
 
 def test_each_set_gets_the_scores_its_prompts_allow(run):
