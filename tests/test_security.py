@@ -1,15 +1,13 @@
-"""No pickle is ever opened, nothing unsafe is called, and a stranger's file stays in its folder.
+"""No pickle is ever opened, and names in a stranger's file stay in their folder.
 
 Every place where weights or data can be named is offered a pickle that would make a folder when opened.
 """
 
-import ast
 import io
 import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,10 +20,6 @@ from delora_sd.adapters.export import export_adapter
 from delora_sd.adapters.formats import OWN_FILE
 from delora_sd.cli import main
 from delora_sd.settings import ExportConfig
-
-ROOT = Path(__file__).parents[1]
-PACKAGES = (ROOT / "delora_sd", ROOT / "eval" / "delora_eval")
-SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 
 _opened: list[str] = []
 """Every pickle that anything began to rebuild since the list was cleared, in this process."""
@@ -266,97 +260,6 @@ def test_messages_hold_no_control_characters(world: World, capsys):
     assert main(["train", "adapter.\x1b[31mrnak=\x07\u202e4\x9b"]) == 2
     errors = capsys.readouterr().err
     assert errors.strip("\n").isprintable() and "\\x1b" in errors
-
-
-def calls(path: Path) -> Iterator[tuple[str, ast.Call, dict[str, str]]]:
-    """Yields (dotted name, call, {keyword: its source})."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
-            yield ast.unparse(node.func), node, {item.arg or "**": ast.unparse(item.value) for item in node.keywords}
-
-
-def unsafe(path: Path) -> Iterator[str]:
-    """Yields what is unsafe in a source file."""
-    name_of_file = path.relative_to(ROOT).as_posix()
-    for name, call, options in calls(path):
-        last = name.rpartition(".")[2]
-        why = None
-        if last in ("from_pretrained", "load_lora_weights"):
-            has_weights = not any(word in name for word in ("Tokenizer", "Scheduler"))
-            if options.get("local_files_only") != "True":
-                why = "needs local_files_only=True: what is fetched is fetched by find_base"
-            elif has_weights and options.get("use_safetensors") != "True":
-                why = "needs use_safetensors=True"
-        elif name in ("torch.load", "np.load", "numpy.load") and name_of_file not in MAY[name]:
-            why = "reads pickles"
-        elif (
-            last in ("hf_hub_download", "snapshot_download", "load_file", "safe_open") and name_of_file not in MAY[last]
-        ):
-            why = f"belongs into {', '.join(MAY[last])}"
-        elif last == "create_model" and options.get("pretrained") != "False":
-            why = "needs pretrained=False"
-        elif last in (
-            "create_model_and_transforms",
-            "create_model_from_pretrained",
-            "from_single_file",
-        ):
-            why = "may fetch or unpickle"
-        elif name == "Image.open" and (name_of_file not in MAY[name] or "formats" not in options):
-            why = "open_photo limits pixels and formats"
-        elif name in ("eval", "exec", "os.system", "os.popen", "compile", "__import__"):
-            why = "runs text"
-        elif name.startswith("subprocess.") and (name_of_file not in MAY["subprocess"] or "shell" in options):
-            why = "starts programs"
-        elif any(word in name for word in ("urlopen", "requests.get", "socket.create_connection", "extractall")):
-            why = "meets the network or unpacks archives"
-        if "trust_remote_code" in options:
-            why = "trusts remote code"
-        if options.get("weights_only", "True") != "True" or options.get("allow_pickle", "False") != "False":
-            why = "lets pickles in"
-        if why:
-            yield f"{name_of_file}:{call.lineno}: {name} {why}"
-
-
-MAY = {
-    "torch.load": (),
-    "np.load": ("delora_sd/miniature/dataset.py",),
-    "numpy.load": (),
-    "hf_hub_download": ("eval/delora_eval/encoder_weights.py",),
-    "snapshot_download": ("delora_sd/diffusion/bases.py",),
-    "safe_open": ("delora_sd/tensor_file.py",),
-    # The miniature's own files, made by its build and shipped with the package.
-    "load_file": ("delora_sd/miniature/judges.py", "delora_sd/miniature/stage.py", "delora_sd/miniature/train_unet.py"),
-    "Image.open": ("delora_sd/data/images.py",),
-    "subprocess": ("delora_sd/training/manifest.py",),
-}
-"""{call: the only files that may make it}"""
-
-
-def test_nothing_unsafe_is_called():
-    assert [finding for path in SOURCES for finding in unsafe(path)] == []
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "AutoModel.from_pretrained(folder, local_files_only=True)",
-        "UNet.from_pretrained(folder, use_safetensors=True)",
-        "CLIPTokenizer.from_pretrained(folder)",
-        "AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False)",
-        "torch.load(file, weights_only=True)",
-        "timm.create_model('vit', pretrained=True)",
-        "open_clip.create_model_and_transforms('ViT-B-32', pretrained='openai')",
-        "np.load(file)",
-        "Image.open(file, formats=('PNG',))",
-        "snapshot_download('a/b')",
-        "subprocess.run('ls', shell=True)",
-        "eval(text)",
-    ],
-)
-def test_an_unsafe_call_would_be_found(line: str, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    (tmp_path / "module.py").write_text(line)
-    assert len(list(unsafe(tmp_path / "module.py"))) == 1
 
 
 def test_every_picture_and_text_file_is_opened_with_a_limit():
