@@ -43,13 +43,14 @@ _asked: list[int] = []
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
     """Inside, SIGTERM and Ctrl-C raise Stopped wherever the main thread is."""
-    _asked.clear()
     try:
         with handling(_stop_at_once):
             yield
     except Exception as error:
         check_stop(error)
         raise
+    finally:
+        _asked.clear()
 
 
 def check_stop(error: Exception) -> None:
