@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_eval.benchmark.stages import Stages
+from delora_eval.benchmark.workbench import Stages
 from delora_eval.settings import ScoreConfig
 from PIL import Image
 

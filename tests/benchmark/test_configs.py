@@ -50,9 +50,9 @@ def test_header_states_command_cost_and_source(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_settings_are_known_and_scored_steps_are_saved(name, monkeypatch):
-    monkeypatch.setattr(
-        grid, "_subject_names", lambda dataset: (*(f"subject{index:02d}" for index in range(29)), "vase")
-    )
+    downloaded = (*(f"subject{index:02d}" for index in range(29)), "vase")
+    bundled = grid._subject_names("miniature")
+    monkeypatch.setattr(grid, "_subject_names", lambda dataset: bundled if dataset == "miniature" else downloaded)
     config = load(name)
     generate_settings(config)
     assert config.paper is None or config.paper in paper_names()

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def stages_that_die_once(config: BenchmarkConfig):
             os.kill(os.getpid(), signal.SIGKILL)
         stages.train(trains)
 
-    return type(stages)(train=train, generate=stages.generate, score=stages.score)
+    return replace(stages, train=train)
 
 
 @pytest.fixture(scope="module")

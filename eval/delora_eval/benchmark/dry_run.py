@@ -15,7 +15,8 @@ from delora_eval.benchmark.probe import Probe, measure
 from delora_eval.benchmark.rows import method_label, setting_label
 from delora_eval.benchmark.runner import check_door, split_into_packs
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_eval.benchmark.stages import Bench, generate_settings, real_stages
+from delora_eval.benchmark.stages import generate_settings, real_stages
+from delora_eval.benchmark.workbench import Bench
 from delora_sd.data.prompts import load_prompts
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError

@@ -10,7 +10,8 @@ from delora_eval.benchmark.claims import Claims
 from delora_eval.benchmark.folder import BenchmarkFolder, cell_state, read_plan
 from delora_eval.benchmark.runner import parse_shard, run_phases, share_cells
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_eval.benchmark.stages import Stages, real_stages
+from delora_eval.benchmark.stages import real_stages
+from delora_eval.benchmark.workbench import Stages
 from delora_sd.errors import UserError
 
 MakeStages = Callable[[BenchmarkConfig], Stages]

@@ -10,7 +10,8 @@ from statistics import median
 
 from delora_eval.benchmark.packs import Pack
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_eval.benchmark.stages import Stages, generate_settings
+from delora_eval.benchmark.stages import generate_settings
+from delora_eval.benchmark.workbench import Stages
 from delora_eval.settings import ScoreConfig
 from delora_sd.errors import UserError
 from delora_sd.run_folder import RunFolder, read_lines

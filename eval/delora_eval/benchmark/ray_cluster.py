@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from delora_eval.benchmark.attempts import fail_cell
 from delora_eval.benchmark.folder import BenchmarkFolder, cell_state, settled_outcome
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.live import Display
 from delora_eval.benchmark.packs import AUTO, Pack
 from delora_eval.benchmark.runner import RunCells, open_cells, share_cells, split_into_packs
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_eval.benchmark.stages import Bench, Stages, fail_cell
+from delora_eval.benchmark.workbench import Bench, Stages
 from delora_sd.errors import UserError
 
 POLL_SECONDS = 2.0

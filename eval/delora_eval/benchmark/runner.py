@@ -21,8 +21,9 @@ from delora_eval.benchmark.live import Display
 from delora_eval.benchmark.norms import write_weight_norms
 from delora_eval.benchmark.packs import Pack, check_pack_setting, find_pack_size, make_packs
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_eval.benchmark.stages import Bench, Stages, generate_settings, run_pack
+from delora_eval.benchmark.stages import generate_settings, run_pack
 from delora_eval.benchmark.view import paper_names
+from delora_eval.benchmark.workbench import Bench, Stages
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.leftovers import remove_leftovers
 from delora_sd.run_folder import read_lines, write_json

@@ -5,66 +5,27 @@ pack or the batch.
 """
 
 import fcntl
-import gc
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from delora_eval.benchmark.folder import (
-    MAX_ATTEMPTS,
-    BenchmarkFolder,
-    Outcome,
-    evaluation_fingerprint,
-    record_failure,
-    write_outcome,
-)
+from delora_eval.benchmark.attempts import fail_cell, guarded, with_smaller_batches
+from delora_eval.benchmark.folder import Outcome, evaluation_fingerprint, write_outcome
 from delora_eval.benchmark.grid import Cell
-from delora_eval.benchmark.live import Display
-from delora_eval.benchmark.packs import Measure, Pack
+from delora_eval.benchmark.packs import Pack
 from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.benchmark.workbench import Bench, Stages
 from delora_eval.settings import ScoreConfig
-from delora_sd.errors import UserError, is_disk_error
+from delora_sd.errors import UserError
 from delora_sd.run_folder import RunFolder, read_json, write_folder
 from delora_sd.schema import with_settings
 from delora_sd.settings import GenerateConfig, TrainConfig
-from delora_sd.signals import check_stop
-
-Result = TypeVar("Result")
-
-FIRST_BATCH = 8
-"""Pictures per batch after the first out-of-memory, when the settings leave it open."""
 
 DECIDED_BY_THE_GRID = ("run", "output_dir", "step", "strength", "extra_adapters")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stages:
-    """The three functions a cell goes through, and what a pack needs; tests give their own."""
-
-    measure: Measure
-    train: Callable[[list[TrainConfig]], Any]
-    generate: Callable[[GenerateConfig], Path]
-    """Returns the folder of the picture set."""
-    score: Callable[[ScoreConfig], Any]
-
-
-@dataclass(kw_only=True)
-class Bench:
-    """One worker's view of a benchmark."""
-
-    config: BenchmarkConfig
-    folder: BenchmarkFolder
-    stages: Stages
-    display: Display
-    pack_size: int = 1
-    """Falls when a pack did not fit."""
 
 
 def generate_settings(config: BenchmarkConfig) -> GenerateConfig:
@@ -103,7 +64,7 @@ def _train(bench: Bench, cells: list[Cell]) -> None:
     if not open_cells:
         return
     bench.display.begin("train", [cell.id for cell in open_cells])
-    with _guarded(bench, "train", open_cells) as guard:
+    with guarded(bench, "train", open_cells) as guard:
         bench.stages.train([cell.train for cell in open_cells])
     if guard.is_out_of_memory:
         _train_in_halves(bench, open_cells)
@@ -133,7 +94,7 @@ def _evaluate(bench: Bench, cell: Cell) -> None:
     for stage, work in (("generate", _generate), ("score", _score)):
         bench.display.begin(stage, [cell.id])
         began = time.monotonic()
-        with _guarded(bench, stage, [cell]) as guard:
+        with guarded(bench, stage, [cell]) as guard:
             work(bench, cell)
         if guard.is_out_of_memory:
             fail_cell(bench, cell, stage, f"out of GPU memory with a batch of one ({stage})")
@@ -206,7 +167,7 @@ def _generate_one(bench: Bench, settings: GenerateConfig) -> Path:
     def call(batch_size: int | None) -> Path:
         return bench.stages.generate(replace(settings, batch_size=batch_size))
 
-    return _with_smaller_batches(bench, call, settings.batch_size)
+    return with_smaller_batches(bench, call, settings.batch_size)
 
 
 def _score(bench: Bench, cell: Cell) -> None:
@@ -221,7 +182,7 @@ def _score(bench: Bench, cell: Cell) -> None:
         encoders = replace(config.encoders, batch_size=batch_size)
         bench.stages.score(replace(shared, encoders=encoders, **what))
 
-    _with_smaller_batches(bench, call, config.encoders.batch_size)
+    with_smaller_batches(bench, call, config.encoders.batch_size)
 
 
 def _made_elsewhere(bench: Bench, cell: Cell) -> dict[str, Any]:
@@ -238,72 +199,6 @@ def _made_elsewhere(bench: Bench, cell: Cell) -> dict[str, Any]:
         "class_word": subject.class_word,
         "output": str(bench.folder.run(cell).scores),
     }
-
-
-def _with_smaller_batches(bench: Bench, call: Callable[[int | None], Result], batch_size: int | None) -> Result:
-    """Calls with the batch size, halved whenever it does not fit; a batch of one that does not fit is an error."""
-    while True:
-        try:
-            return call(batch_size)
-        except Exception as error:
-            if not _is_out_of_memory(error) or batch_size == 1:
-                raise
-        _free_memory()
-        batch_size = FIRST_BATCH if batch_size is None else batch_size // 2
-        bench.display.say(f"out of GPU memory; going on with batches of {batch_size}")
-
-
-@dataclass
-class _Guard:
-    failed: bool = False
-    is_out_of_memory: bool = False
-
-
-@contextmanager
-def _guarded(bench: Bench, stage: str, cells: list[Cell]) -> Iterator[_Guard]:
-    """Turns an error into a failed attempt of the cells; out of memory is for the caller to handle."""
-    guard = _Guard()
-    try:
-        yield guard
-    except Exception as error:
-        check_stop(error)
-        if is_disk_error(error):  # no cell's fault: it must not count as an attempt
-            raise
-        if _is_out_of_memory(error):
-            guard.is_out_of_memory = True
-        else:
-            guard.failed = True
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            for cell in cells:
-                fail_cell(bench, cell, stage, reason)
-    if guard.is_out_of_memory:
-        _free_memory()
-
-
-def fail_cell(bench: Bench, cell: Cell, stage: str, reason: str) -> None:
-    """Remembers the attempt; the last one allowed settles the cell."""
-    run = bench.folder.run(cell)
-    reason = " ".join(reason.split())
-    if record_failure(run, stage=stage, reason=reason) < MAX_ATTEMPTS:
-        bench.display.say(f"{cell.id}: {stage} failed, will be tried once more: {reason}")
-        return
-    evaluation = evaluation_fingerprint(bench.config, cell)
-    write_outcome(run, Outcome(state="failed", evaluation=evaluation, reason=f"{stage}: {reason}", seconds={}))
-    bench.display.say(f"{cell.id}: {stage} failed twice: {reason}")
-    bench.display.end(cell.id, "failed")
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and (
-        type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()
-    )
-
-
-def _free_memory() -> None:
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def real_stages(config: BenchmarkConfig) -> Stages:
