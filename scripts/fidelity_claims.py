@@ -102,6 +102,7 @@ def prolonged(view: View) -> Claim:
         findings=(
             f"from step {early} to {late} the distance from the pretrained weights grows {', '.join(growth)}",
             *(f"step {late}, {gap.text}" for gap in gaps),
+            _later_than(view, rows["delora"], rows["lora"], late, early),
         ),
         table=_steps_table(view),
         drawings=(steps_figure(view, view.main, SCORES),),
@@ -173,15 +174,28 @@ class Gap:
 
 def compare(ours: Row, theirs: Row) -> Gap:
     """`DeLoRA − LoRA: subject +0.012 [-0.010, +0.034] (no difference shown), context ...`."""
+    return _compare(ours.title, ours.scores, theirs.title, theirs.scores)
+
+
+def _compare(our_name: str, ours: dict[str, RowScore], their_name: str, theirs: dict[str, RowScore]) -> Gap:
     estimates = tuple(
-        paired_difference(ours.scores[score].by_subject, theirs.scores[score].by_subject, seed=BOOTSTRAP_SEED)
-        for score in SCORES
+        paired_difference(ours[score].by_subject, theirs[score].by_subject, seed=BOOTSTRAP_SEED) for score in SCORES
     )
     parts = [
         f"{word} {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] ({_sign(gap)})"
         for word, gap in zip(("subject", "context"), estimates, strict=True)
     ]
-    return Gap(text=f"{ours.title} − {theirs.title}: {', '.join(parts)}", estimates=estimates)
+    return Gap(text=f"{our_name} − {their_name}: {', '.join(parts)}", estimates=estimates)
+
+
+def _later_than(view: View, ours: Row, theirs: Row, our_step: int, their_step: int) -> str:
+    """What longer training buys the one that can bear it."""
+    return _compare(
+        f"{ours.label} at step {our_step}",
+        view.main.at_steps(ours)[our_step],
+        f"{theirs.label} at step {their_step}",
+        view.main.at_steps(theirs)[their_step],
+    ).text
 
 
 def _sign(gap: Estimate) -> str:
@@ -199,11 +213,14 @@ def _not_below(gaps: Sequence[Gap]) -> str:
 def _above(gaps: Sequence[Gap]) -> str:
     """For "better than": every score of every comparison higher."""
     signs = [_sign(estimate) for gap in gaps for estimate in gap.estimates]
-    if "lower" in signs or "higher" not in signs:
-        return "Does not hold here"
-    if all(sign == "higher" for sign in signs):
+    higher, lower = signs.count("higher"), signs.count("lower")
+    if higher == len(signs):
         return "Holds here"
-    return f"Holds here in part: {signs.count('higher')} of {len(signs)} comparisons are higher, none lower"
+    if not higher and not lower:
+        return "Not shown here: no comparison differs"
+    if not higher:
+        return "Does not hold here"
+    return f"Holds here in part: {higher} of {len(signs)} comparisons are higher, {lower or 'none'} lower"
 
 
 def _at_factor(view: View, factor: float) -> dict[str, Row]:
@@ -227,7 +244,8 @@ def _cells(score: RowScore | None) -> list[str]:
     if score is None:
         return ["–"] * 3
     low, high = score.subjects.low, score.subjects.high
-    return [f"{score.subjects.mean:.3f}", f"[{low:.3f}, {high:.3f}]", f"{score.seeds.std:.3f}"]
+    spread = "–" if score.seeds.count < 2 else f"{score.seeds.std:.3f}"
+    return [f"{score.subjects.mean:.3f}", f"[{low:.3f}, {high:.3f}]", spread]
 
 
 def _steps_table(view: View) -> Table:
