@@ -14,6 +14,7 @@ from delora_eval.protocols import PUBLISHED_REAL_ROWS, Protocol, combinations
 from delora_eval.settings import ProtocolsConfig
 from delora_eval.summary import RANDOM_STAMP
 from delora_sd.data.subjects import Subject, load_subject, subject_names
+from delora_sd.progress import ProgressDisplay
 from delora_sd.run_folder import write_lines
 from delora_sd.settings import DataConfig
 
@@ -51,7 +52,11 @@ def real_rows(judge: Judge, subjects: Sequence[Subject], protocols: Sequence[Pro
     views = list(dict.fromkeys(view for protocol in protocols for view in (protocol.dino, protocol.clip)))
     for view in views:
         use_weights(judge, view.encoder)
-    embed_pictures(judge, [photo for subject in subjects for photo in subject.photos], views)
+    num_photos = sum(len(subject.photos) for subject in subjects)
+    with ProgressDisplay("real photos", total=num_photos, unit="photos") as progress:
+        for subject in subjects:
+            embed_pictures(judge, subject.photos, views)
+            progress.advance(len(subject.photos))
     return [_real_row(judge, subjects, protocol) for protocol in protocols]
 
 
