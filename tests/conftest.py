@@ -4,6 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client: no test meets the network
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import jaxtyping
@@ -67,3 +69,16 @@ def world(tiny_sd: Path, photo_folder: Path, finished_run: Path, tmp_path: Path,
 
     monkeypatch.setenv("DELORA_SD_CACHE", str(tmp_path / "cache"))
     return World(folder=tmp_path, base=tiny_sd, photos=photo_folder, finished_run=finished_run)
+
+
+@pytest.fixture
+def open_in_browser(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Opens a page in headless Chromium, with further flags: the page as text on stdout, its console on stderr."""
+
+    def open_page(page: Path, *flags: str) -> subprocess.CompletedProcess:
+        command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        command += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+        command += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom", *flags]
+        return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=180)
+
+    return open_page

@@ -6,9 +6,7 @@ import json
 import re
 import shutil
 import statistics
-import subprocess
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 from delora_eval.benchmark.contents import build_tables, main_table, scores_csv
@@ -184,23 +182,16 @@ window.addEventListener("load", () => {
 </script>"""
 
 
-def open_in_browser(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess:
-    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--disable-component-update", "--disable-sync", f"--user-data-dir={profile}"]
-    command += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom", *flags]
-    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=180)
-
-
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="NO CHROMIUM: the page is not opened in a browser")
-def test_a_browser_shows_every_picture_and_filters_without_a_console_message(benchmark, tmp_path):
+def test_a_browser_shows_every_picture_and_filters_without_a_console_message(benchmark, tmp_path, open_in_browser):
     """The page's policy turns every attempted request into a console message, so silence means no request."""
     folder = benchmark(steps=[])
-    done = open_in_browser(folder.report, tmp_path / "profile")
+    done = open_in_browser(folder.report)
     assert "Subject fidelity against prompt fidelity" in done.stdout and "CONSOLE" not in done.stderr
     page = folder.report.read_text().replace(' loading="lazy"', "")
     probed = tmp_path / "probed.html"
     probed.write_text(re.sub(r"<meta http-equiv=.*", "", page).replace("</body>", PROBE + "</body>"))
-    done = open_in_browser(probed, tmp_path / "profile", "--window-size=520,900")
+    done = open_in_browser(probed, "--window-size=520,900")
     title = html.unescape(re.search(r"<title>(.*?)</title>", done.stdout).group(1))
     assert json.loads(title) == {
         "all": {"sheets": 2, "strips": 4, "frames": 8},

@@ -4,7 +4,6 @@ import html
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -183,36 +182,29 @@ addEventListener("load", () => {
 </script>"""
 
 
-def open_in_browser(page: Path, profile: Path, *flags: str) -> subprocess.CompletedProcess:
-    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--disable-component-update", "--disable-sync", f"--user-data-dir={profile}"]
-    command += ["--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom", *flags]
-    return subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=180)
-
-
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="NO CHROMIUM: the page is not opened in a browser")
-def test_a_browser_shows_every_picture_sorts_and_enlarges_without_a_console_message(run, tmp_path):
+def test_a_browser_shows_every_picture_sorts_and_enlarges_without_a_console_message(run, tmp_path, open_in_browser):
     """The page's policy turns every attempted request into a console message, so silence means no request."""
     write_set(run, "main", [*PROMPTS, ATTACK])
     train(run)
     score(run)
     write_report(ReportConfig(run=str(run)))
-    done = open_in_browser(run / "report.html", tmp_path / "profile")
+    done = open_in_browser(run / "report.html")
     assert "a qwe dog in the snow" in done.stdout and "CONSOLE" not in done.stderr
     page = (run / "report.html").read_text().replace(' loading="lazy"', "")
     probed = tmp_path / "probed.html"
     probed.write_text(re.sub(r"<meta http-equiv=.*", "", page).replace("</body>", PROBE + "</body>"))
-    done = open_in_browser(probed, tmp_path / "profile", "--window-size=520,900")
+    done = open_in_browser(probed, "--window-size=520,900")
     title = html.unescape(re.search(r"<title>(.*?)</title>", done.stdout).group(1))
     assert json.loads(title) == {"sorted": True, "broken": 0, "wide": False, "open": True}
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="NO CHROMIUM: the page is not opened in a browser")
-def test_the_policy_really_stops_a_request_and_says_so(tmp_path):
+def test_the_policy_really_stops_a_request_and_says_so(tmp_path, open_in_browser):
     """Proves that the silence tested above can be broken."""
     write_report(ReportConfig(run=str(write_run(tmp_path))))
     page = (tmp_path / "run/report.html").read_text()
     spoiled = tmp_path / "spoiled.html"
     spoiled.write_text(page.replace("</body>", '<img src="https://example.org/x.png"><script>1</script></body>'))
-    done = open_in_browser(spoiled, tmp_path / "profile")
+    done = open_in_browser(spoiled)
     assert len(re.findall(r"CONSOLE.*(?:Content Security Policy|violates)", done.stderr)) >= 2
