@@ -1,5 +1,6 @@
 """docs/FIDELITY.md and its pictures, from the claims and their answers."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from fidelity_claims import CLAIMS, Claim, Pictures
 from PIL import Image
 
 from delora_sd.data.images import open_photo
-from delora_sd.miniature.subjects import png_bytes
 from delora_sd.run_folder import write_bytes, write_text
 
 TILE_PX, GAP_PX = 64, 3
@@ -74,4 +74,6 @@ def _montage(pictures: Pictures) -> bytes:
             if file is not None:
                 tile = open_photo(file).resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
                 canvas.paste(tile, (x * pitch, y * pitch))
-    return png_bytes(canvas)
+    buffer = io.BytesIO()
+    canvas.save(buffer, format="PNG")
+    return buffer.getvalue()
