@@ -15,7 +15,7 @@ Then `delora-sd generate runs/dog`, `delora-sd score runs/dog`, `delora-sd repor
 
 import sys
 
-from delora_sd.cli import main
+from delora_sd.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

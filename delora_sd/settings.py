@@ -32,7 +32,7 @@ class DataConfig:
     subject: str | None = None
     """A subject of the dataset, such as `dog` or `backpack_dog`. Give this or `data.photos`."""
     dataset: str = "data/dreambooth"
-    """Folder of the DreamBooth dataset (scripts/fetch_dreambooth.py brings it), or `miniature` (bundled)."""
+    """Folder of the DreamBooth dataset (scripts/prepare/fetch_dreambooth.py brings it), or `miniature` (bundled)."""
     photos: str | None = None
     """A folder with your own photos (.jpg .jpeg .png .webp) of one subject, 4 to 6 are enough."""
     class_word: str | None = None

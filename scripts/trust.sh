@@ -24,12 +24,12 @@ tests() {
     part python -m pytest -q --junitxml "$record" "$@"
 }
 
-part python scripts/crash_test.py --record "$records/crash.json" "$@"
-part python scripts/fuzz.py --seconds "${FUZZ_SECONDS:-600}" --record "$records/fuzz.json"
-tests bad_inputs tests/test_bad_inputs.py
-tests security tests/test_security.py
+part python scripts/crash/crash_test.py --record "$records/crash.json" "$@"
+part python scripts/fuzz/fuzz.py --seconds "${FUZZ_SECONDS:-600}" --record "$records/fuzz.json"
+tests bad_inputs tests/trust/test_bad_inputs.py
+tests security tests/trust/test_security.py
 tests properties -m "hypothesis and not slow" tests
-tests determinism tests/test_determinism.py
-tests exports tests/training/test_export_fidelity.py
-part python scripts/trust_page.py "$records" docs/TRUST.md
+tests determinism tests/trust/test_determinism.py
+tests exports tests/training/test_export_check.py
+part python scripts/crash/trust_page.py "$records" docs/TRUST.md
 exit "$failed"

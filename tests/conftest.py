@@ -15,7 +15,8 @@ from PIL import Image
 
 # Every docstring claim about shapes is executed.
 jaxtyping.install_import_hook(
-    ["delora_sd.adapters.factors", "delora_sd.diffusion.objective", "delora_sd.training.objective"], "beartype.beartype"
+    ["delora_sd.adapters.lowrank.factors", "delora_sd.diffusion.objective", "delora_sd.training.objective"],
+    "beartype.beartype",
 )
 
 
@@ -50,7 +51,7 @@ def dreambooth_folder() -> Path:
 @pytest.fixture(scope="session")
 def finished_run(tiny_sd: Path, photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run trained, drawn from and scored through the command line; never written to."""
-    from delora_sd.cli import main
+    from delora_sd.cli.main import main
 
     folder = tmp_path_factory.mktemp("finished") / "rex"
     train = ["train", f"model.base={tiny_sd}", f"data.photos={photo_folder}", "data.class_word=dog"]

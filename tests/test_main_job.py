@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from delora_eval.score import score
+from delora_eval.scoring.score import score
 from delora_eval.settings import ScoreConfig
-
+from delora_sd.files.run_folder import RunFolder, read_lines
 from delora_sd.generation.generate import generate
-from delora_sd.run_folder import RunFolder, read_lines
 from delora_sd.settings import (
     AdapterConfig,
     DataConfig,

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from delora_sd.adapters.adapter import create_adapter
-from delora_sd.adapters.delegated import check_known, default_learning_rate, is_packable
-from delora_sd.adapters.methods import METHODS
-from delora_sd.adapters.pack import find_targets
-from delora_sd.adapters.peft_methods import attach_peft, check_num_blocks
+from delora_sd.adapters.attach import check_known, default_learning_rate, is_packable
+from delora_sd.adapters.lowrank.adapter import create_adapter
+from delora_sd.adapters.lowrank.methods import METHODS
+from delora_sd.adapters.lowrank.pack import find_targets
+from delora_sd.adapters.peft.methods import attach_peft, check_num_blocks
 from delora_sd.settings import AdapterConfig, MethodsConfig
 
 TABLE_3_LORA_RANK = 4

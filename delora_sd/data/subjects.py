@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from delora_sd.config import read_yaml
-from delora_sd.data.images import PHOTO_SUFFIXES, open_photo
+from delora_sd.config.load import read_yaml
+from delora_sd.data.photos import PHOTO_SUFFIXES, open_photo
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.settings import DataConfig
 
@@ -21,7 +21,9 @@ CLASSES_FILE = "classes.csv"
 """Optional list of a dataset's subjects (columns subject_name,class); without it the names are DreamBooth's."""
 
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
-_FETCH = "bring the dataset with `python scripts/fetch_dreambooth.py`, or use own photos: data.photos, data.class_word"
+_FETCH = (
+    "bring the dataset with `python scripts/prepare/fetch_dreambooth.py`, or own photos: data.photos, data.class_word"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from delora_sd.config import read_yaml
+from delora_sd.config.load import read_yaml
 from delora_sd.diffusion.folder_checks import check_config, check_part, check_side
 from delora_sd.errors import UserError
 from delora_sd.settings import ModelConfig

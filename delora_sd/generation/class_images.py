@@ -13,13 +13,13 @@ from delora_sd.data.prompts import Prompt, class_prompt
 from delora_sd.diffusion.cache import cache_folder
 from delora_sd.diffusion.parts import Base, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
+from delora_sd.files.leftovers import remove_leftovers
+from delora_sd.files.run_folder import write_json
 from delora_sd.generation.model import load_model
 from delora_sd.generation.pictures import PictureWriter
 from delora_sd.generation.requests import ImageRequest, SamplingSettings, slug
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
-from delora_sd.leftovers import remove_leftovers
 from delora_sd.progress import ProgressDisplay
-from delora_sd.run_folder import write_json
 from delora_sd.settings import DataConfig, ModelConfig
 
 NUM_INFERENCE_STEPS, GUIDANCE = 25, 7.5

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from delora_sd.adapters.merging import check_strength, merged_adapters
+from delora_sd.adapters.exchange.merging import check_strength, merged_adapters
 from delora_sd.data.prompts import load_prompts
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
+from delora_sd.files.run_folder import RunFolder, append_line
 from delora_sd.generation.model import ModelKeeper
 from delora_sd.generation.pictures import PictureWriter
 from delora_sd.generation.requests import (
@@ -22,7 +23,6 @@ from delora_sd.generation.requests import (
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
 from delora_sd.generation.sources import find_source, hash_adapter
 from delora_sd.progress import ProgressDisplay
-from delora_sd.run_folder import RunFolder, append_line
 from delora_sd.settings import GenerateConfig
 
 MAX_SEED = 2**63 - 1

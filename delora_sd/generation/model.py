@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from delora_sd.adapters.quantization import quantize_linears
+from delora_sd.adapters.lowrank.quantization import quantize_linears
 from delora_sd.diffusion.cache import encode_prompts
 from delora_sd.diffusion.parts import Base, find_base, load_noise_scheduler, load_text_encoder, load_unet, load_vae
 from delora_sd.generation.requests import SamplingSettings

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from delora_sd import __version__
-from delora_sd.run_folder import write_bytes
+from delora_sd.files.run_folder import write_bytes
 
 WRITERS = 4
 """Threads; compressing a 512 px picture takes 60 ms, flushing it to disk up to as long."""

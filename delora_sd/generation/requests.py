@@ -13,8 +13,8 @@ from delora_sd.data.prompts import Prompt
 from delora_sd.data.subjects import is_plain_name
 from delora_sd.diffusion.bases import Base
 from delora_sd.errors import UserError
-from delora_sd.records import check_record
-from delora_sd.run_folder import read_lines, write_lines
+from delora_sd.files.records import check_record
+from delora_sd.files.run_folder import read_lines, write_lines
 
 LISTING = "images.jsonl"
 """One line per finished picture of a set."""

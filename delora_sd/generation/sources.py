@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from delora_sd.config import load_config
+from delora_sd.config.load import load_config
 from delora_sd.data.subjects import class_facts
 from delora_sd.errors import UserError
-from delora_sd.records import check_record
-from delora_sd.run_folder import RunFolder, read_json
+from delora_sd.files.records import check_record
+from delora_sd.files.run_folder import RunFolder, read_json
 from delora_sd.settings import GenerateConfig, ModelConfig, TrainConfig
 
 BASE = "base"

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from delora_sd.files.run_folder import read_json, write_folder, write_json
 from delora_sd.miniature.text import MAX_TOKENS, new_tokenizer, token_ids
-from delora_sd.run_folder import read_json, write_folder, write_json
 
 MEAN = STD = (0.5, 0.5, 0.5)
 Tokenize = Callable[[Sequence[str]], torch.Tensor]

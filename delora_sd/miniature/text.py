@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from delora_sd.miniature.captions import IDENTIFIERS, STRANGE_WORDS, vocabulary
+from delora_sd.miniature.world.captions import IDENTIFIERS, STRANGE_WORDS, vocabulary
 
 MAX_TOKENS = 24  # the longest benchmark prompt with identifier and "a photo of" takes 18
 TEXT_WIDTH = 128

@@ -6,11 +6,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from delora_sd.adapters.formats import restore_adapter, save_adapter
+from delora_sd.adapters.exchange.formats import restore_adapter, save_adapter
 from delora_sd.errors import UserError
-from delora_sd.records import check_record
-from delora_sd.run_folder import RunFolder, read_json, write_folder, write_json
-from delora_sd.tensor_file import read_tensors
+from delora_sd.files.records import check_record
+from delora_sd.files.run_folder import RunFolder, read_json, write_folder, write_json
+from delora_sd.files.tensors import read_tensors
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 PROGRESS_FILE = "progress.json"

@@ -2,14 +2,14 @@
 
 import math
 
-from delora_sd.adapters.delegated import check_known
-from delora_sd.config import flatten, load_config
+from delora_sd.adapters.attach import check_known
+from delora_sd.config.load import flatten, load_config
 from delora_sd.data.prompts import class_prompt, instance_prompt, render_prompt
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.folder_checks import check_side
 from delora_sd.errors import UserError
+from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.requests import check_sampling
-from delora_sd.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 from delora_sd.training.packing import differing_field
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from delora_sd.adapters.quantization import quantize_linears
+from delora_sd.adapters.lowrank.quantization import quantize_linears
 from delora_sd.diffusion.bases import Base
 from delora_sd.diffusion.parts import load_unet
 from delora_sd.settings import ModelConfig, TrainingConfig

@@ -12,7 +12,7 @@ import torch
 from delora_sd import __version__
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.parts import Base
-from delora_sd.run_folder import FORMAT_VERSION
+from delora_sd.files.run_folder import FORMAT_VERSION
 from delora_sd.settings import TrainConfig
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "safetensors")

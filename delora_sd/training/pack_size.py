@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from delora_sd.adapters.delegated import default_learning_rate
-from delora_sd.adapters.pack import attach_adapters, detach
+from delora_sd.adapters.attach import default_learning_rate
+from delora_sd.adapters.lowrank.pack import attach_adapters, detach
 from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.cache import LatentStats
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype

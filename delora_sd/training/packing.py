@@ -1,6 +1,6 @@
 """Which runs can train together: one base, one method, one shape of everything; subject, seed and rates are free."""
 
-from delora_sd.config import flatten
+from delora_sd.config.load import flatten
 from delora_sd.settings import TrainConfig
 
 FREE_WITHIN_A_PACK = (

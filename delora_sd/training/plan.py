@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
-from delora_sd.adapters.delegated import check_layers
+from delora_sd.adapters.attach import check_layers
 from delora_sd.data.subjects import Subject, load_subject
 from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.parts import load_unet, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
-from delora_sd.run_folder import RunFolder
+from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 from delora_sd.training.door import check_pack, check_prompts
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from delora_sd.data.images import load_photos
+from delora_sd.data.photos import load_photos
 from delora_sd.data.prompts import class_prompt, instance_prompt
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.cache import LatentStats, encode_photos, encode_prompts

@@ -8,19 +8,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from delora_sd.adapters.delegated import attach_method, default_learning_rate
-from delora_sd.adapters.export import export_defaults
-from delora_sd.adapters.formats import save_adapter
-from delora_sd.config import to_yaml
+from delora_sd.adapters.attach import attach_method, default_learning_rate
+from delora_sd.adapters.exchange.export import export_defaults
+from delora_sd.adapters.exchange.formats import save_adapter
+from delora_sd.config.load import to_yaml
 from delora_sd.diffusion.parts import load_noise_scheduler
 from delora_sd.errors import UserError
+from delora_sd.files.run_folder import RunFolder, read_json, read_lines, write_json, write_lines, write_text
 from delora_sd.progress import ProgressDisplay
-from delora_sd.run_folder import RunFolder, read_json, read_lines, write_json, write_lines, write_text
 from delora_sd.settings import TrainConfig
 from delora_sd.signals import Stopped
 from delora_sd.training.checkpoints import last_common_step, load_checkpoint
 from delora_sd.training.door import check_config, check_resume
-from delora_sd.training.fidelity import measure_exports
+from delora_sd.training.export_check import measure_exports
 from delora_sd.training.frozen_unet import load_training_unet
 from delora_sd.training.loop import run_loop
 from delora_sd.training.manifest import describe_run

@@ -12,9 +12,9 @@ from types import FrameType
 
 import torch
 
-from delora_sd.adapters.delegated import Attached
+from delora_sd.adapters.attach import Attached
+from delora_sd.files.run_folder import RunFolder, append_line, write_json
 from delora_sd.progress import ProgressDisplay
-from delora_sd.run_folder import RunFolder, append_line, write_json
 from delora_sd.signals import Stopped, handling
 from delora_sd.training.checkpoints import prune_checkpoints, save_checkpoint
 from delora_sd.training.session import Session, StepReport

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from delora_sd.adapters.pack import AdapterPack, attach_adapters
+from delora_sd.adapters.lowrank.pack import AdapterPack, attach_adapters
 from delora_sd.settings import AdapterConfig
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

@@ -6,8 +6,8 @@ from adapter_cases import NORMALISED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delora_sd.adapters.factors import update_norm
-from delora_sd.adapters.methods import METHODS, resolve_layer, trained_names
+from delora_sd.adapters.lowrank.factors import update_norm
+from delora_sd.adapters.lowrank.methods import METHODS, resolve_layer, trained_names
 from delora_sd.settings import AdapterConfig
 
 NUM_STEPS = 200

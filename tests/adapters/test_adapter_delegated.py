@@ -7,9 +7,9 @@ import torch
 from adapter_cases import config_of, kick, small_unet, unet_output
 from peft import PeftModel
 
-from delora_sd.adapters.delegated import attach_method, default_learning_rate, is_packable, known_methods
-from delora_sd.adapters.formats import restore_adapter, save_adapter
-from delora_sd.adapters.merging import merged_adapters
+from delora_sd.adapters.attach import attach_method, default_learning_rate, is_packable, known_methods
+from delora_sd.adapters.exchange.formats import restore_adapter, save_adapter
+from delora_sd.adapters.exchange.merging import merged_adapters
 
 PEFT_CONFIGS = {
     "LOHA": {"r": 4},

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from delora_sd.adapters.merged_model import merge_checkpoint
+from delora_sd.adapters.exchange.merged_model import merge_checkpoint
 from delora_sd.generation.generate import generate
 from delora_sd.settings import (
     AdapterConfig,

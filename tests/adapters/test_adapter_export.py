@@ -8,11 +8,11 @@ from adapter_cases import ATTENTION, CONVOLUTIONS, config_of, unet_output
 from peft import PeftModel
 from safetensors import safe_open
 
-from delora_sd.adapters.balance import balanced
-from delora_sd.adapters.export import export_adapter, export_defaults, export_path, plain_lora_of
-from delora_sd.adapters.factors import Factors
-from delora_sd.adapters.merged_model import merge_checkpoint
-from delora_sd.adapters.merging import merged_adapters
+from delora_sd.adapters.exchange.export import export_adapter, export_defaults, export_path, plain_lora_of
+from delora_sd.adapters.exchange.merged_model import merge_checkpoint
+from delora_sd.adapters.exchange.merging import merged_adapters
+from delora_sd.adapters.lowrank.balance import balanced
+from delora_sd.adapters.lowrank.factors import Factors
 from delora_sd.errors import UserError
 from delora_sd.settings import ExportConfig, MergeConfig
 

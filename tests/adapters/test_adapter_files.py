@@ -10,10 +10,10 @@ from peft import DeloraConfig, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.delora.layer import DeloraLinear
 from safetensors.torch import load_file
 
-from delora_sd.adapters.formats import LORA_FOLDER, OWN_TYPE, load_adapter, restore_adapter, save_adapter
-from delora_sd.adapters.methods import METHODS
-from delora_sd.adapters.pack import attach, attach_adapters
-from delora_sd.tensor_file import read_tensors, write_tensors
+from delora_sd.adapters.exchange.formats import LORA_FOLDER, OWN_TYPE, load_adapter, restore_adapter, save_adapter
+from delora_sd.adapters.lowrank.methods import METHODS
+from delora_sd.adapters.lowrank.pack import attach, attach_adapters
+from delora_sd.files.tensors import read_tensors, write_tensors
 
 CASES = [
     *((method, "frozen_copy", targets) for method in METHODS for targets in (ATTENTION, CONVOLUTIONS)),

@@ -18,10 +18,10 @@ from adapter_cases import (
     unet_output,
 )  # fmt: skip
 
-from delora_sd.adapters.factors import Factors, dense_update, row_norms, update_norm
-from delora_sd.adapters.layer_spec import weight_norms
-from delora_sd.adapters.methods import METHODS
-from delora_sd.adapters.pack import attach_adapters, detach
+from delora_sd.adapters.lowrank.factors import Factors, dense_update, row_norms, update_norm
+from delora_sd.adapters.lowrank.layer_spec import weight_norms
+from delora_sd.adapters.lowrank.methods import METHODS
+from delora_sd.adapters.lowrank.pack import attach_adapters, detach
 
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 3e-2}
 """Largest absolute difference of outputs of size about 1."""
@@ -207,7 +207,7 @@ def test_shapes_in_the_annotations_are_executed():
     """tests/conftest.py installs jaxtyping's hook: a B of another rank than A stops at the door of the formula."""
     from jaxtyping import TypeCheckError
 
-    from delora_sd.adapters.factors import lora_factors
+    from delora_sd.adapters.lowrank.factors import lora_factors
 
     with pytest.raises(TypeCheckError):
         lora_factors(torch.zeros(4, 12), torch.zeros(9, 3), alpha=1.0)

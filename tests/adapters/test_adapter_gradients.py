@@ -5,10 +5,10 @@ import torch
 from adapter_cases import NORMALISED, OneLayer, config_of, kick
 from torch import Tensor
 
-from delora_sd.adapters import factors as formulas
-from delora_sd.adapters.factors import dense_update
-from delora_sd.adapters.methods import METHODS, trained_names
-from delora_sd.adapters.pack import attach_adapters
+from delora_sd.adapters.lowrank import factors as formulas
+from delora_sd.adapters.lowrank.factors import dense_update
+from delora_sd.adapters.lowrank.methods import METHODS, trained_names
+from delora_sd.adapters.lowrank.pack import attach_adapters
 
 
 def _doubles(method: str, **changes) -> tuple[dict[str, Tensor], Tensor, object, object]:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from adapter_cases import ATTENTION, CONVOLUTIONS, adapted, config_of, kick, small_unet, unet_output
 
-from delora_sd.adapters.delegated import attach_method
-from delora_sd.adapters.formats import save_adapter
-from delora_sd.adapters.merging import merged_adapters
-from delora_sd.adapters.methods import METHODS
+from delora_sd.adapters.attach import attach_method
+from delora_sd.adapters.exchange.formats import save_adapter
+from delora_sd.adapters.exchange.merging import merged_adapters
+from delora_sd.adapters.lowrank.methods import METHODS
 from delora_sd.errors import UserError
-from delora_sd.run_folder import RunFolder
+from delora_sd.files.run_folder import RunFolder
 
 
 def _folder(path, config, *, seed=0):
@@ -121,7 +121,7 @@ KINDS = {"int8": "torchao", "int4": "bitsandbytes"}
 def quantised(request):
     """A function that gives a small UNet whose Linear weights are stored in 8 or 4 bits."""
     pytest.importorskip(KINDS[request.param], reason=f"NO {KINDS[request.param]}: pip install delora_sd[quantize]")
-    from delora_sd.adapters.quantization import quantize_linears
+    from delora_sd.adapters.lowrank.quantization import quantize_linears
 
     def make():
         unet = small_unet()
@@ -134,7 +134,7 @@ def quantised(request):
 
 
 def test_weight_norm_of_a_quantised_base_is_that_of_the_dequantised_weight(quantised):
-    from delora_sd.adapters.quantization import dense_weight
+    from delora_sd.adapters.lowrank.quantization import dense_weight
 
     unet = quantised()
     pack = adapted(unet, config_of("delora"))

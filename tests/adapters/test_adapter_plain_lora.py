@@ -5,7 +5,7 @@ import torch
 from adapter_cases import small_unet, unet_output
 from safetensors.torch import save_file
 
-from delora_sd.adapters.merging import merged_adapters
+from delora_sd.adapters.exchange.merging import merged_adapters
 from delora_sd.errors import UserError
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"

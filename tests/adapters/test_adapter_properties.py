@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from delora_sd.adapters.balance import balanced
-from delora_sd.adapters.factors import Factors, delora_factors, dense_update
-from delora_sd.adapters.formats import load_adapter, save_adapter
-from delora_sd.adapters.lora_files import Provenance, write_diffusers, write_kohya
-from delora_sd.adapters.merging import merged_adapters
-from delora_sd.adapters.methods import METHODS
-from delora_sd.adapters.pack import attach_adapters
-from delora_sd.adapters.plain_lora import PlainLayer, read_plain_lora
+from delora_sd.adapters.exchange.formats import load_adapter, save_adapter
+from delora_sd.adapters.exchange.lora_files import Provenance, write_diffusers, write_kohya
+from delora_sd.adapters.exchange.merging import merged_adapters
+from delora_sd.adapters.exchange.plain_lora import PlainLayer, read_plain_lora
+from delora_sd.adapters.lowrank.balance import balanced
+from delora_sd.adapters.lowrank.factors import Factors, delora_factors, dense_update
+from delora_sd.adapters.lowrank.methods import METHODS
+from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.settings import AdapterConfig
 
 SEEDS = st.integers(0, 2**31)

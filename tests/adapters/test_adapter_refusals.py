@@ -9,13 +9,13 @@ import torch
 from adapter_cases import ATTENTION, adapted, config_of, small_unet
 from safetensors.torch import load_file, save_file
 
-from delora_sd.adapters.delegated import attach_method, check_known
-from delora_sd.adapters.formats import load_adapter, save_adapter
-from delora_sd.adapters.merging import merged_adapters
-from delora_sd.adapters.pack import attach_adapters
+from delora_sd.adapters.attach import attach_method, check_known
+from delora_sd.adapters.exchange.formats import load_adapter, save_adapter
+from delora_sd.adapters.exchange.merging import merged_adapters
+from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.errors import UserError
+from delora_sd.files.tensors import read_tensors
 from delora_sd.settings import AdapterConfig
-from delora_sd.tensor_file import read_tensors
 
 FILE = "adapter_model.safetensors"
 

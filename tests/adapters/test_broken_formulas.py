@@ -7,8 +7,8 @@ import test_adapter_formulas as formula_tests
 import torch
 import torch.nn.functional as F
 
-from delora_sd.adapters import factors
-from delora_sd.adapters.factors import MIN_NORM, Factors
+from delora_sd.adapters.lowrank import factors
+from delora_sd.adapters.lowrank.factors import MIN_NORM, Factors
 
 REAL = SimpleNamespace(**{name: getattr(factors, name) for name in ("without_start", "delora_factors")})
 

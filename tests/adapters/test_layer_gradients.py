@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from delora_sd.adapters.factors import Factors, without_start
-from delora_sd.adapters.layers import AdaptedLinear
+from delora_sd.adapters.lowrank.factors import Factors, without_start
+from delora_sd.adapters.lowrank.layers import AdaptedLinear
 
 IN, OUT, ROWS, RANK = 7, 5, 4, 3
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from adapter_cases import ATTENTION, config_of, small_unet
 
+from delora_sd.adapters.attach import attach_method, check_known, known_methods
 from delora_sd.adapters.catalogue import method_rows, print_methods
-from delora_sd.adapters.delegated import attach_method, check_known, known_methods
-from delora_sd.adapters.methods import METHODS
-from delora_sd.config import load_config
+from delora_sd.adapters.lowrank.methods import METHODS
+from delora_sd.config.load import load_config
 from delora_sd.settings import AdapterConfig, MethodsConfig, TrainConfig
 
 PRESETS = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"))

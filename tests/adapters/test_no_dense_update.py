@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from delora_sd.adapters.pack import attach_adapters
+from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.settings import AdapterConfig
 
 WIDTH, ROWS, RANK = 512, 6, 4

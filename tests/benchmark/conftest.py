@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from delora_eval.benchmark.settings import BenchmarkConfig
 from PIL import Image
 
-from delora_sd.config import from_dict
+from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_sd.config.load import from_dict
 
 SUBJECTS = {"backpack": "backpack", "cat": "cat", "dog": "dog"}
 

@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_eval.benchmark.workbench import Stages
-from delora_eval.settings import ScoreConfig
 from PIL import Image
 
-from delora_sd.config import load_config, to_yaml
-from delora_sd.run_folder import (
+from delora_eval.benchmark.run.workbench import Stages
+from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.settings import ScoreConfig
+from delora_sd.config.load import load_config, to_yaml
+from delora_sd.files.run_folder import (
     FORMAT_VERSION,
     RunFolder,
     append_line,

@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-from delora_eval.benchmark import grid
-from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_eval.benchmark.stages import generate_settings
-from delora_eval.benchmark.view import paper_names
 
-from delora_sd.config import load_config
+from delora_eval.benchmark import grid
+from delora_eval.benchmark.paper import paper_names
+from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings
+from delora_sd.config.load import load_config
 
 FOLDER = Path(__file__).parents[2] / "configs" / "benchmark"
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))

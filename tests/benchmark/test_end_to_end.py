@@ -4,11 +4,11 @@ import time
 from pathlib import Path
 
 import pytest
-from delora_eval.benchmark.folder import read_outcome, read_plan
-from delora_eval.benchmark.launchers import run_benchmark
-from delora_eval.benchmark.view import read_view
 from PIL import Image
 
+from delora_eval.benchmark.folder import read_outcome, read_plan
+from delora_eval.benchmark.report.view import read_view
+from delora_eval.benchmark.run.launchers import run_benchmark
 from delora_sd import miniature
 
 

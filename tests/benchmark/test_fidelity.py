@@ -4,8 +4,9 @@ import re
 import statistics
 from pathlib import Path
 
-import fidelity_miniature
 import pytest
+
+from delora_eval.fidelity import studies
 
 from .fakes import dino_of, fake_stages
 
@@ -16,9 +17,9 @@ SUBJECTS, SEEDS = ("candle", "teapot"), (0, 1)
 def page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fidelity")
     places = ["--output", str(folder / "runs"), "--page", str(folder / "docs" / "FIDELITY.md")]
-    fidelity_miniature.main(["subjects=[backpack]", "--studies", "search", *places], fake_stages)
+    studies.main(["subjects=[backpack]", "--studies", "search", *places], fake_stages)
     few = ["subjects=[candle, teapot]", "seeds=[0, 1]"]
-    fidelity_miniature.main([*few, "--studies", "rates", "long", "norm", "starts", "map", *places], fake_stages)
+    studies.main([*few, "--studies", "rates", "long", "norm", "starts", "map", *places], fake_stages)
     return folder / "docs" / "FIDELITY.md"
 
 
@@ -51,4 +52,4 @@ def test_every_picture_of_the_page_exists(page):
 
 def test_an_unfinished_study_is_left_out(tmp_path):
     with pytest.raises(SystemExit):
-        fidelity_miniature.main(["--output", str(tmp_path), "--page-only"])
+        studies.main(["--output", str(tmp_path), "--page-only"])

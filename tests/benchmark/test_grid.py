@@ -1,7 +1,7 @@
 import pytest
+
 from delora_eval.benchmark import grid
 from delora_eval.benchmark.methods import read_methods, resolve
-
 from delora_sd.errors import UserError
 
 

@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 import torch
+
 from delora_eval.benchmark import grid
 from delora_eval.benchmark.folder import open_folder
-from delora_eval.benchmark.packs import find_pack_size, make_packs
-
+from delora_eval.benchmark.run.packs import find_pack_size, make_packs
 from delora_sd.errors import UserError
 from delora_sd.training import memory, recipe
 from delora_sd.training.loop import run_loop

@@ -5,20 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from delora_eval.benchmark import dry_run, grid
-from delora_eval.benchmark.claims import Claims
-from delora_eval.benchmark.folder import open_folder, read_plan
-from delora_eval.benchmark.live import Display
-from delora_eval.benchmark.norms import mean_norms
-from delora_eval.benchmark.packs import make_packs
-from delora_eval.benchmark.probe import Probe, measure
-from delora_eval.benchmark.runner import run_phases, share_cells
-from delora_eval.benchmark.settings import StatusConfig
-from delora_eval.benchmark.status import print_status
 from rich.console import Console
 
+from delora_eval.benchmark import grid
+from delora_eval.benchmark.folder import open_folder, read_plan
+from delora_eval.benchmark.run import dry_run
+from delora_eval.benchmark.run.claims import Claims
+from delora_eval.benchmark.run.live import Display
+from delora_eval.benchmark.run.norms import mean_norms
+from delora_eval.benchmark.run.packs import make_packs
+from delora_eval.benchmark.run.probe import Probe, measure
+from delora_eval.benchmark.run.runner import run_phases, share_cells
+from delora_eval.benchmark.run.status import print_status
+from delora_eval.benchmark.settings import StatusConfig
 from delora_sd.errors import UserError
-from delora_sd.run_folder import RunFolder, append_line
+from delora_sd.files.run_folder import RunFolder, append_line
 
 from .fakes import Failures, fake_stages
 

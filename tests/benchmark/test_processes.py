@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from delora_eval.benchmark import claims as claims_module
-from delora_eval.benchmark.claims import Claims
-from delora_eval.benchmark.folder import read_plan
-from delora_eval.benchmark.launchers import run_benchmark
-from delora_eval.benchmark.settings import BenchmarkConfig
 
-from delora_sd.config import to_yaml
+from delora_eval.benchmark.folder import read_plan
+from delora_eval.benchmark.run import claims as claims_module
+from delora_eval.benchmark.run.claims import Claims
+from delora_eval.benchmark.run.launchers import run_benchmark
+from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_sd.config.load import to_yaml
 from delora_sd.errors import UserError
 
 from .fakes import SECONDS, fake_stages, trainings
@@ -67,7 +67,7 @@ def test_a_claim_is_held_by_one_worker_until_it_gives_it_back(tmp_path):
 
 def test_the_claim_of_a_dead_process_is_free_at_once(tmp_path):
     code = (
-        f"from delora_eval.benchmark.claims import Claims; from pathlib import Path; import os; "
+        f"from delora_eval.benchmark.run.claims import Claims; from pathlib import Path; import os; "
         f"Claims(folder=Path({str(tmp_path)!r})).acquire('cell'); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code], check=False)

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from delora_eval.benchmark.folder import read_plan
-from delora_eval.benchmark.launchers import run_benchmark
+from delora_eval.benchmark.run.launchers import run_benchmark
 from delora_eval.benchmark.settings import BenchmarkConfig
 
 from .fakes import SECONDS, fake_stages, trainings

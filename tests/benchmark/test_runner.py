@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from delora_eval.benchmark import grid
 from delora_eval.benchmark.folder import cell_state, open_folder, read_outcome, read_plan
-from delora_eval.benchmark.packs import make_packs
-from delora_eval.benchmark.runner import parse_shard, run_phases, share_cells
+from delora_eval.benchmark.run.packs import make_packs
+from delora_eval.benchmark.run.runner import parse_shard, run_phases, share_cells
 from delora_eval.benchmark.settings import BenchmarkConfig
-
 from delora_sd.errors import DiskError, UserError
 from delora_sd.signals import Stopped, stopping_at_once
 

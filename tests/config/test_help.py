@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from delora_sd.cli import load_commands, main
-from delora_sd.config import describe, load_config
+from delora_sd.cli.main import load_commands, main
+from delora_sd.config.load import describe, load_config
 
 SELF_EXPLAINING = {
     # Names that say all there is to say; everything else has a docstring.
@@ -54,7 +54,7 @@ def test_a_dry_run_prints_settings_that_load_back(tmp_path, capsys):
 @pytest.mark.skipif(importlib.util.find_spec("delora_eval") is None, reason="the judge is not installed")
 def test_help_and_dry_run_import_no_torch():
     code = (
-        "import sys; from delora_sd.cli import main\n"
+        "import sys; from delora_sd.cli.main import main\n"
         "for words in (['train', 'seed=1', '--dry-run'], ['train', '--help'], [], ['generate', '-h']):\n"
         "    assert main(words) == 0\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'PIL', 'numpy'} & set(sys.modules)\n"

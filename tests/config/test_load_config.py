@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from delora_sd.config import MAX_YAML_BYTES, from_dict, load_config, read_yaml, to_dict
+from delora_sd.config.load import MAX_YAML_BYTES, from_dict, load_config, read_yaml, to_dict
 from delora_sd.errors import UserError
 from delora_sd.settings import GenerateConfig, TrainConfig
 

@@ -7,8 +7,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from delora_sd.config import from_dict, load_config, to_dict, to_yaml
-from delora_sd.conversion import hints
+from delora_sd.config.load import from_dict, load_config, to_dict, to_yaml
+from delora_sd.config.words import hints
 from delora_sd.settings import ExportConfig, GenerateConfig, TrainConfig
 
 TRICKY = [

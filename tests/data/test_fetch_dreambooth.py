@@ -4,13 +4,13 @@ import io
 import zipfile
 from pathlib import Path
 
-import fetch_dreambooth
 import pytest
-from fetch_dreambooth import fetch
 from PIL import Image
 
+import fetch_dreambooth
 from delora_sd.data.subjects import dreambooth, subject_names
 from delora_sd.errors import UserError
+from fetch_dreambooth import fetch
 
 FIVE_BUT = {"duck_toy": 4, "red_cartoon": 4} | dict.fromkeys(
     (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from delora_sd.data.images import load_photos
+from delora_sd.data.photos import load_photos
 from delora_sd.diffusion.cache import PHOTO_BATCH, cache_folder, encode_photos, encode_prompts
 from delora_sd.diffusion.parts import find_base, load_text_encoder, load_vae
 from delora_sd.settings import ModelConfig

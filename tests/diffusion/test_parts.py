@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from make_tiny_sd import write_tiny_sd
 from safetensors.torch import load_file, save_file
 
 from delora_sd.diffusion.parts import (
@@ -21,6 +20,7 @@ from delora_sd.diffusion.parts import (
 )
 from delora_sd.errors import UserError
 from delora_sd.settings import ModelConfig
+from make_tiny_sd import write_tiny_sd
 
 CPU = {"device": "cpu", "dtype": torch.float32}
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from delora_sd.adapters.formats import save_adapter
-from delora_sd.adapters.pack import attach_adapters
-from delora_sd.config import to_yaml
+from delora_sd.adapters.exchange.formats import save_adapter
+from delora_sd.adapters.lowrank.pack import attach_adapters
+from delora_sd.config.load import to_yaml
 from delora_sd.diffusion.parts import find_base, load_unet
-from delora_sd.run_folder import FORMAT_VERSION, RunFolder, write_json, write_text
+from delora_sd.files.run_folder import FORMAT_VERSION, RunFolder, write_json, write_text
 from delora_sd.settings import AdapterConfig, DataConfig, GenerateConfig, ModelConfig, TrainConfig
 
 

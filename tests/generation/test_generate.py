@@ -10,11 +10,11 @@ from picture_files import hashes_in, pictures_in
 from PIL import Image
 
 from delora_sd.errors import UserError
+from delora_sd.files.run_folder import read_lines, write_bytes
 from delora_sd.generation import model as model_module
 from delora_sd.generation import pictures
 from delora_sd.generation.generate import generate
 from delora_sd.generation.model import ModelKeeper
-from delora_sd.run_folder import read_lines, write_bytes
 from delora_sd.settings import DataConfig, ModelConfig
 
 CONTRACT = {

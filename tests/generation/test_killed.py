@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from picture_files import hashes_in
 
-from delora_sd.config import to_yaml
+from delora_sd.config.load import to_yaml
+from delora_sd.files.run_folder import write_text
 from delora_sd.generation.generate import generate
-from delora_sd.run_folder import write_text
 
 PROGRAM = """
 import sys
-from delora_sd.config import load_config
+from delora_sd.config.load import load_config
 from delora_sd.generation.generate import generate
 from delora_sd.settings import GenerateConfig
 generate(load_config(GenerateConfig, [sys.argv[1]], []))

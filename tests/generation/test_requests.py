@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from delora_sd.data.prompts import Prompt
 from delora_sd.diffusion.bases import Base
+from delora_sd.files.run_folder import append_line, read_lines
 from delora_sd.generation.requests import (
     SamplingSettings,
     describe_set,
@@ -17,7 +18,6 @@ from delora_sd.generation.requests import (
     slug,
     write_listing,
 )
-from delora_sd.run_folder import append_line, read_lines
 
 BASE = Base(
     name="tiny",

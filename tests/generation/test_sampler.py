@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-from make_tiny_sd import write_tiny_sd
 
 from delora_sd.data.prompts import Prompt
 from delora_sd.diffusion.parts import find_base
@@ -16,6 +15,7 @@ from delora_sd.generation.model import load_model
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
 from delora_sd.generation.sampler import Sampler, initial_latents, render_images, sample_images
 from delora_sd.settings import ModelConfig
+from make_tiny_sd import write_tiny_sd
 
 TEXTS = [f"a photo of qwe dog number {i}" for i in range(14)]
 SEEDS = [3 * i for i in range(14)]

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from delora_eval.embedding import Judge
-from delora_eval.encoder_weights import ENCODERS, Weights
-from delora_eval.encoders import Encoder
-from delora_eval.images import HALF, Preprocessing
-from delora_eval.settings import EncoderConfig
 from PIL import Image
 
-from delora_sd.config import to_yaml
-from delora_sd.run_folder import write_json, write_lines, write_text
+from delora_eval.scoring.judges.embedding import Judge
+from delora_eval.scoring.judges.encoders import Encoder
+from delora_eval.scoring.judges.preprocessing import HALF, Preprocessing
+from delora_eval.scoring.judges.weights import ENCODERS, Weights
+from delora_eval.settings import EncoderConfig
+from delora_sd.config.load import to_yaml
+from delora_sd.files.run_folder import write_json, write_lines, write_text
 from delora_sd.settings import DataConfig, TrainConfig
 
 TINY = Preprocessing(resize="short_side", resize_px=16, crop_px=16, resample="bicubic", mean=HALF[0], std=HALF[1])

@@ -4,11 +4,11 @@ import pickle
 
 import pytest
 import torch
-from delora_eval.encoder_weights import ENCODERS, find_weights
-from delora_eval.encoders import _build_dino, load_encoder, read_texts, see_pictures
-from delora_eval.settings import EncoderConfig
 from safetensors.torch import save_file
 
+from delora_eval.scoring.judges.encoders import _build_dino, load_encoder, read_texts, see_pictures
+from delora_eval.scoring.judges.weights import ENCODERS, find_weights
+from delora_eval.settings import EncoderConfig
 from delora_sd.errors import UserError
 
 CPU = torch.device("cpu")

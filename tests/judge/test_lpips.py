@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from delora_eval.lpips import LAYERS, load_lpips, pairwise_lpips
-from delora_eval.score import find_protocols, score_task
-from delora_eval.settings import ScoreConfig
-from delora_eval.task import read_task
 from safetensors.torch import save_file, save_model
 from standins import PROMPTS, make_judge, write_run, write_set
 
+from delora_eval.scoring.judges.lpips import LAYERS, load_lpips, pairwise_lpips
+from delora_eval.scoring.score import find_protocols, score_task
+from delora_eval.scoring.task import read_task
+from delora_eval.settings import ScoreConfig
 from delora_sd.errors import UserError
 
 

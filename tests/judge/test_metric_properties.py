@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from delora_eval import metrics
-from delora_eval.metrics import PairMean
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from delora_eval.scoring.measures import metrics
+from delora_eval.scoring.measures.metrics import PairMean
 
 SEEDS = st.integers(0, 2**31)
 COUNTS = st.tuples(st.integers(1, 6), st.integers(1, 8), st.integers(2, 16))

@@ -5,8 +5,10 @@ import math
 
 import pytest
 import torch
-from delora_eval import metrics
-from delora_eval.measure import (
+
+from delora_eval.scoring.judges.protocols import PROTOCOLS, combinations, find_protocol
+from delora_eval.scoring.measures import metrics
+from delora_eval.scoring.measures.measure import (
     EmbeddedSubject,
     Pictures,
     measure_ceiling,
@@ -17,8 +19,7 @@ from delora_eval.measure import (
     measure_pres,
     measure_prompts,
 )
-from delora_eval.metrics import PairMean, pool
-from delora_eval.protocols import PROTOCOLS, combinations, find_protocol
+from delora_eval.scoring.measures.metrics import PairMean, pool
 
 ALL_PROTOCOLS = [*PROTOCOLS, *(protocol.name for protocol in combinations()), "oft+substring_bug"]
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from delora_eval.images import is_black, list_pictures, prepare
-from delora_eval.protocols import CLIP, CROP, SQUASH
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
+
+from delora_eval.scoring.judges.preprocessing import is_black, list_pictures, prepare
+from delora_eval.scoring.judges.protocols import CLIP, CROP, SQUASH
 
 
 @pytest.fixture(params=[(301, 400), (512, 512), (640, 333)])

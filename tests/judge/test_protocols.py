@@ -1,8 +1,8 @@
 """Names of protocols and what they stand for."""
 
 import pytest
-from delora_eval.protocols import PROTOCOLS, combinations, find_protocol, modify, paired_subjects
 
+from delora_eval.scoring.judges.protocols import PROTOCOLS, combinations, find_protocol, modify, paired_subjects
 from delora_sd.data.subjects import dreambooth
 from delora_sd.errors import UserError
 

@@ -8,14 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from delora_eval.page import render_run, write_report
-from delora_eval.score import find_protocols, score_task
-from delora_eval.settings import ReportConfig, ScoreConfig
-from delora_eval.task import read_task
 from standins import PROMPTS, make_judge, write_run, write_set
 
+from delora_eval.pages.run_page.page import render_run, write_report
+from delora_eval.scoring.score import find_protocols, score_task
+from delora_eval.scoring.task import read_task
+from delora_eval.settings import ReportConfig, ScoreConfig
 from delora_sd.errors import UserError
-from delora_sd.run_folder import RunFolder, append_line, write_json
+from delora_sd.files.run_folder import RunFolder, append_line, write_json
 
 ATTACK = 'a {identifier} {class_word} <script>alert(1)</script> "><img src=x onerror=alert(2)> &amp; {{7*7}}'
 

@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from delora_eval import score
-from delora_eval.measure import EmbeddedSubject, Pictures, measure_fidelity
-from delora_eval.metrics import pool
-from delora_eval.protocol_table import real_rows, render_rows
-from delora_eval.protocols import PROTOCOLS, combinations, find_protocol
-from delora_eval.score import find_protocols, score_task
-from delora_eval.settings import ScoreConfig
-from delora_eval.summary import render_scores
-from delora_eval.task import read_task
 from PIL import Image
 from standins import PROMPTS, draw_picture, make_judge, write_run, write_set
 
+from delora_eval.scoring import score
+from delora_eval.scoring.judges.protocols import PROTOCOLS, combinations, find_protocol
+from delora_eval.scoring.measures.measure import EmbeddedSubject, Pictures, measure_fidelity
+from delora_eval.scoring.measures.metrics import pool
+from delora_eval.scoring.protocol_table import real_rows, render_rows
+from delora_eval.scoring.score import find_protocols, score_task
+from delora_eval.scoring.summary import render_scores
+from delora_eval.scoring.task import read_task
+from delora_eval.settings import ScoreConfig
 from delora_sd.data.subjects import load_subject, subject_names
 from delora_sd.errors import UserError
-from delora_sd.locks import hold
-from delora_sd.run_folder import read_lines
+from delora_sd.files.locks import hold
+from delora_sd.files.run_folder import read_lines
 from delora_sd.settings import DataConfig
 from delora_sd.signals import Stopped
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from delora_eval.statistics import bootstrap_mean, paired_difference, summarise_seeds
 
+from delora_eval.scoring.measures.statistics import bootstrap_mean, paired_difference, summarise_seeds
 from delora_sd.errors import UserError
 
 

@@ -8,13 +8,14 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from delora_sd.miniature import BASE_FOLDER, JUDGES, WEIGHTS_FOLDER, measure
-from delora_sd.miniature.captions import IDENTIFIERS, vocabulary
-from delora_sd.miniature.dataset import TEST_SEED, render_pictures
+from delora_sd.miniature import BASE_FOLDER, JUDGES, WEIGHTS_FOLDER
+from delora_sd.miniature.build import measure
+from delora_sd.miniature.build.dataset import TEST_SEED, render_pictures
+from delora_sd.miniature.build.subjects import SUBJECT_CLASSES
+from delora_sd.miniature.build.train_unet import sample
 from delora_sd.miniature.judges import load_mini_clip, load_mini_dino
-from delora_sd.miniature.subjects import SUBJECT_CLASSES
 from delora_sd.miniature.text import learn_merges
-from delora_sd.miniature.train_unet import sample
+from delora_sd.miniature.world.captions import IDENTIFIERS, vocabulary
 
 MIB = 1024 * 1024
 

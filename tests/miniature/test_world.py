@@ -8,17 +8,23 @@ import numpy as np
 import pytest
 
 import delora_sd.data
-from delora_sd.config import read_yaml
+from delora_sd.config.load import read_yaml
 from delora_sd.miniature import SUBJECTS_FOLDER
-from delora_sd.miniature import dataset as dataset_module
-from delora_sd.miniature.captions import IDENTIFIERS, STRANGE_WORDS, caption_of, plain_caption, vocabulary
-from delora_sd.miniature.contexts import CONTEXTS
-from delora_sd.miniature.dataset import TRAIN_SEED, load_shards, render_group, render_shards
-from delora_sd.miniature.identity import CLASS_WORDS, LIVE_CLASSES, draw_identity
-from delora_sd.miniature.outfits import OUTFITS
-from delora_sd.miniature.scene import FINISHES, place_subject
-from delora_sd.miniature.subjects import SHIPPED_SEED, SUBJECT_CLASSES, png_bytes, subject_identities, subject_scenes
-from delora_sd.miniature.world import SIZE_PX, picture_and_caption, render, scene_from_seed
+from delora_sd.miniature.build import dataset as dataset_module
+from delora_sd.miniature.build.dataset import TRAIN_SEED, load_shards, render_group, render_shards
+from delora_sd.miniature.build.subjects import (
+    SHIPPED_SEED,
+    SUBJECT_CLASSES,
+    png_bytes,
+    subject_identities,
+    subject_scenes,
+)
+from delora_sd.miniature.world.captions import IDENTIFIERS, STRANGE_WORDS, caption_of, plain_caption, vocabulary
+from delora_sd.miniature.world.places.contexts import CONTEXTS
+from delora_sd.miniature.world.render import SIZE_PX, picture_and_caption, render, scene_from_seed
+from delora_sd.miniature.world.things.identity import CLASS_WORDS, LIVE_CLASSES, draw_identity
+from delora_sd.miniature.world.things.outfits import OUTFITS
+from delora_sd.miniature.world.things.scene import FINISHES, place_subject
 
 
 def test_a_seed_always_gives_the_same_picture_and_caption():

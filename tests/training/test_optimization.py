@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from delora_sd.adapters.adapter import create_adapter
+from delora_sd.adapters.lowrank.adapter import create_adapter
 from delora_sd.settings import AdapterConfig, OptimizerConfig
 from delora_sd.training.optimization import build_optimizer, clip_gradients, schedule_factor, set_learning_rates
 

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 
-from delora_sd.adapters.pack import attach_adapters
+from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.diffusion.cache import LatentStats
 from delora_sd.settings import AdapterConfig, OptimizerConfig, TrainConfig, TrainingConfig
 from delora_sd.training.batches import CellData

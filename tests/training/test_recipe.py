@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from delora_sd.adapters.formats import load_adapter
-from delora_sd.config import to_yaml
+from delora_sd.adapters.exchange.formats import load_adapter
+from delora_sd.config.load import to_yaml
 from delora_sd.errors import UserError
-from delora_sd.run_folder import RunFolder, read_json, read_lines
+from delora_sd.files.run_folder import RunFolder, read_json, read_lines
 from delora_sd.settings import (
     AdapterConfig,
     DataConfig,

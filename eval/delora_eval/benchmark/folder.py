@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.methods import Point
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_sd.config import flatten, load_config, to_dict, to_yaml
+from delora_sd.config.load import flatten, load_config, to_dict, to_yaml
 from delora_sd.data.subjects import is_plain_name
 from delora_sd.errors import UserError
-from delora_sd.records import check_record
-from delora_sd.run_folder import RunFolder, append_line, read_json, read_lines, write_json, write_text
+from delora_sd.files.records import check_record
+from delora_sd.files.run_folder import RunFolder, append_line, read_json, read_lines, write_json, write_text
 
 MAX_ATTEMPTS = 2
 """A cell that raised an error is tried once more, then reported with its error."""

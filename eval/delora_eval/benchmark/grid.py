@@ -10,7 +10,7 @@ from typing import Any
 
 from delora_eval.benchmark.methods import MethodEntry, Point, dotted, read_methods, resolve
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_sd.config import flatten
+from delora_sd.config.load import flatten
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.settings import TrainConfig
 
@@ -183,7 +183,7 @@ def _matches(key: str, names: tuple[str, ...]) -> bool:
 
 
 def _check_method(entry: MethodEntry, train: TrainConfig) -> None:
-    from delora_sd.adapters.delegated import check_known
+    from delora_sd.adapters.attach import check_known
 
     try:
         check_known(train.adapter)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_sd.config import flatten, load_config
+from delora_sd.config.load import flatten, load_config
+from delora_sd.config.overlay import with_settings
 from delora_sd.errors import UserError, nearest_name
-from delora_sd.schema import with_settings
 from delora_sd.settings import TrainConfig
 
 IMAGES = "images"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from delora_eval.benchmark.folder import BenchmarkFolder
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.settings import CheckpointRule
-from delora_eval.metrics import PairMean, pool
-from delora_eval.score import REFERENCE_SET
-from delora_eval.score_lines import read_scores
+from delora_eval.scoring.measures.metrics import PairMean, pool
+from delora_eval.scoring.score import REFERENCE_SET
+from delora_eval.scoring.score_lines import read_scores
 
 DECIDING_SCORE = "dino"
 """What `best_step_...` rules maximise: they are about subject fidelity, as in the paper's line."""

@@ -4,8 +4,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from delora_eval.settings import EncoderConfig
+from delora_sd.config.overlay import with_settings
+from delora_sd.errors import UserError
+from delora_sd.settings import GenerateConfig
 
 CheckpointRule = Literal["fixed_step", "best_step_per_method", "best_step_per_prompt"]
+
+DECIDED_BY_THE_GRID = ("run", "output_dir", "step", "strength", "extra_adapters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,3 +104,15 @@ class StatusConfig:
 
     folder: str = ""
     """A benchmark folder."""
+
+
+def generate_settings(config: BenchmarkConfig) -> GenerateConfig:
+    """Returns the settings every picture of the table shares.
+
+    Raises:
+        UserError: unknown settings, or those that the grid decides.
+    """
+    for key in DECIDED_BY_THE_GRID:
+        if key in config.generate:
+            raise UserError(f"generate: {key} is decided by the grid; remove it")
+    return with_settings(GenerateConfig(), config.generate, source="generate")

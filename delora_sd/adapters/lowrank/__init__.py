@@ -1,0 +1,1 @@
+"""Methods with exact low-rank factors: mathematics, layers, packs."""

@@ -1,0 +1,1 @@
+"""PEFT's folders and methods."""

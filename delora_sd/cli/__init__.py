@@ -1,0 +1,1 @@
+"""The door: `delora-sd COMMAND`."""

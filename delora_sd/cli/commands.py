@@ -1,0 +1,83 @@
+"""The maker's commands. Heavy imports sit inside the functions: `--help` answers at once."""
+
+from delora_sd import settings
+from delora_sd.cli.command import Command
+
+
+def _train(config: settings.TrainConfig) -> None:
+    from delora_sd.training.recipe import train
+
+    train(config)
+
+
+def _generate(config: settings.GenerateConfig) -> None:
+    from delora_sd.generation.generate import generate
+
+    print(generate(config))
+
+
+def _export(config: settings.ExportConfig) -> None:
+    from delora_sd.adapters.exchange.export import export_adapter
+
+    export_adapter(config)
+
+
+def _merge(config: settings.MergeConfig) -> None:
+    from delora_sd.adapters.exchange.merged_model import merge_checkpoint
+
+    merge_checkpoint(config)
+
+
+def _methods(config: settings.MethodsConfig) -> None:
+    from delora_sd.adapters.catalogue import print_methods
+
+    print_methods(config)
+
+
+def _doctor(config: settings.DoctorConfig) -> None:
+    from delora_sd.cli.doctor import examine
+
+    examine(config)
+
+
+COMMANDS = {
+    "train": Command(
+        summary="Fine-tune Stable Diffusion on one subject.",
+        config=settings.TrainConfig,
+        run=_train,
+        example="delora-sd train configs/train/delora.yaml data.subject=dog output_dir=runs/dog",
+    ),
+    "generate": Command(
+        summary="Generate the subject in new contexts.",
+        config=settings.GenerateConfig,
+        run=_generate,
+        positional=("run",),
+        example="delora-sd generate runs/rex prompts=dreambooth images_per_prompt=4",
+    ),
+    "export": Command(
+        summary="Write the adapter as a plain LoRA file that other tools load.",
+        config=settings.ExportConfig,
+        run=_export,
+        positional=("run",),
+        example="delora-sd export runs/rex layout=kohya",
+    ),
+    "merge": Command(
+        summary="Write a full Stable Diffusion folder with the adapter merged in.",
+        config=settings.MergeConfig,
+        run=_merge,
+        positional=("run", "output"),
+        example="delora-sd merge runs/rex merged/rex",
+    ),
+    "methods": Command(
+        summary="The table of methods: formula, trainable parameters, rank.",
+        config=settings.MethodsConfig,
+        run=_methods,
+        example="delora-sd methods model.base=sd15-architecture",
+    ),
+    "doctor": Command(
+        summary="What this machine can run, what is missing, and what to do about it.",
+        config=settings.DoctorConfig,
+        run=_doctor,
+        example="delora-sd doctor model.base=stable-diffusion-v1-5/stable-diffusion-v1-5",
+    ),
+}

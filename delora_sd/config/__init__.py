@@ -1,0 +1,1 @@
+"""YAML and key=value words to frozen dataclasses."""

@@ -1,0 +1,172 @@
+"""Every file name in a run folder: the contract between the stages. The writers themselves are in `atomic`."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from delora_sd.errors import UserError
+from delora_sd.files.atomic import (
+    append_line,
+    read_json,
+    read_lines,
+    write_bytes,
+    write_file,
+    write_folder,
+    write_json,
+    write_lines,
+    write_text,
+)
+from delora_sd.files.leftovers import remove_leftovers
+from delora_sd.files.locks import hold
+from delora_sd.files.records import check_record
+
+__all__ = [
+    "FORMAT_VERSION",
+    "RunFolder",
+    "append_line",
+    "read_json",
+    "read_lines",
+    "write_bytes",
+    "write_file",
+    "write_folder",
+    "write_json",
+    "write_lines",
+    "write_text",
+]
+
+FORMAT_VERSION = 1
+"""Layout of a run folder. A folder of another version is refused, never guessed at."""
+
+_MANIFEST_FIELDS = {
+    "subject": dict, "base": dict, "versions": dict, "photos": dict, "device": str, "git": str | None, "pack": int,
+    "finished_step": int, "seconds": float, "peak_memory_bytes": int | None, "trainable_parameters": int,
+}  # fmt: skip
+_SUBJECT_FIELDS = {"name": str, "class_word": str, "is_live": bool}
+_BASE_FIELDS = {
+    "id": str, "fingerprint": str | None, "random_weights": bool, "size_px": int, "prediction_type": str,
+}  # fmt: skip
+_EVENT_NUMBERS = (
+    "loss", "instance_loss", "class_loss", "lr", "grad_norm", "distance", "boundary", "images_per_second",
+)  # fmt: skip
+_LAYER_NUMBERS = dict.fromkeys(("distance", "relative_distance", "boundary"), float | None)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run. Paths only; nothing is created before it is written."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Resolved settings; this file alone reproduces the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, device, seeds, hashes of base model and photos, and the folder's format version."""
+        return self.path / "manifest.json"
+
+    @property
+    def events(self) -> Path:
+        """One JSON line per logged step."""
+        return self.path / "events.jsonl"
+
+    @property
+    def failure(self) -> Path:
+        """Why training gave up: {"step", "reason"}; gone again when it is tried again."""
+        return self.path / "failed.json"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter in PEFT's layout."""
+        return self.path / "adapter"
+
+    @property
+    def export(self) -> Path:
+        """Plain LoRA files for other tools."""
+        return self.path / "export"
+
+    @property
+    def images(self) -> Path:
+        """One folder per image set: `images/<set>/NN-slug-sSEED.png` + `images.jsonl`."""
+        return self.path / "images"
+
+    @property
+    def previews(self) -> Path:
+        return self.path / "previews"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:06d}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Returns the steps of all complete checkpoints, ascending."""
+        folders = (folder for folder in self.path.glob("checkpoints/step-*") if folder.is_dir())
+        return sorted(int(match[1]) for folder in folders if (match := re.fullmatch(r"step-(\d{6,})", folder.name)))
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Returns the manifest, {} before there is one. Raises UserError when it is not what training writes."""
+        if not self.manifest.exists():
+            return {}
+        source, advice = str(self.manifest), "run the same training again"
+        manifest = check_record(read_json(self.manifest), {}, _MANIFEST_FIELDS, source=source, advice=advice)
+        check_record(manifest.get("subject", {}), {}, _SUBJECT_FIELDS, source=f"{source}: subject", advice=advice)
+        check_record(manifest.get("base", {}), {}, _BASE_FIELDS, source=f"{source}: base", advice=advice)
+        for section in ("versions", "photos"):
+            facts = manifest.get(section, {})
+            check_record(facts, dict.fromkeys(facts, str | None), source=f"{source}: {section}", advice=advice)
+        return manifest
+
+    def read_failure(self) -> dict[str, Any]:
+        """Returns {"step", "reason"} of a training that gave up, {} of any other."""
+        if not self.failure.exists():
+            return {}
+        fields = {"step": int, "reason": str}
+        return check_record(read_json(self.failure), fields, source=str(self.failure), advice="delete it")
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """Returns the lines of events.jsonl; [] before there are any."""
+        events, optional = read_lines(self.events), dict.fromkeys(_EVENT_NUMBERS, float | None) | {"layers": dict}
+        for number, event in enumerate(events, start=1):
+            source, advice = f"{self.events}, line {number}", "delete that line"
+            check_record(event, {"step": int}, optional, source=source, advice=advice)
+            for layer, facts in event.get("layers", {}).items():
+                check_record(facts, {}, _LAYER_NUMBERS, source=f"{source}: {layer[:80]}", advice=advice)
+        return events
+
+    def is_finished(self) -> bool:
+        """True when training has written its final adapter."""
+        return (self.adapter / "adapter_config.json").exists()
+
+    def check_version(self) -> None:
+        """Raises UserError when the folder was written by another version of the layout."""
+        if not self.manifest.exists():
+            return
+        manifest = read_json(self.manifest)
+        found = manifest.get("format") if isinstance(manifest, dict) else "unknown"
+        if found != FORMAT_VERSION:
+            raise UserError(
+                f"{self.path} is a run folder of format {found}, this version reads format {FORMAT_VERSION}; "
+                "use another output_dir"
+            )
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder for this process; a second process is told who holds it.
+
+        Whoever gets the folder first clears away what a crash left half-written.
+        """
+        with hold(self.path / ".lock", guarding=self.path, setting="output_dir"):
+            remove_leftovers(self.path)
+            yield

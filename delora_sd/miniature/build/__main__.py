@@ -1,0 +1,217 @@
+"""Builds the miniature: `python -m delora_sd.miniature.build --out DIR --work-dir DIR [--preset cpu|gpu]`.
+
+Renders the world, trains the autoencoder, the base model and the judges, and writes weights and a model card.
+To resume, run the same command again. `--stage` runs one stage on what the earlier ones left in the work folder.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+STAGES = ("render", "vae", "unet", "judges", "export", "card")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Budgets of a build; minutes are of training, batches are pictures."""
+
+    groups: int
+    workers: int
+    minutes_vae: float
+    minutes_unet: float
+    minutes_judge: float
+    batch_vae: int
+    batch_unet: int
+    batch_judge: int
+    decoded: int
+
+
+PRESETS = {
+    "cpu": Preset(
+        groups=10_000,
+        workers=2,
+        minutes_vae=25,
+        minutes_unet=120,
+        minutes_judge=8,
+        batch_vae=12,
+        batch_unet=48,
+        batch_judge=128,
+        decoded=5_000,
+    ),
+    "smoke": Preset(  # every stage once, in two minutes: tries the script, not the models
+        groups=500,
+        workers=1,
+        minutes_vae=0.1,
+        minutes_unet=0.2,
+        minutes_judge=0.1,
+        batch_vae=4,
+        batch_unet=8,
+        batch_judge=16,
+        decoded=200,
+    ),
+    "gpu": Preset(
+        groups=25_000,
+        workers=16,
+        minutes_vae=2,
+        minutes_unet=5,
+        minutes_judge=0.7,
+        batch_vae=128,
+        batch_unet=512,
+        batch_judge=512,
+        decoded=20_000,
+    ),
+}
+GUIDANCE = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """Where a build reads and writes, its budgets and its voice."""
+
+    out: Path
+    work: Path
+    sheets: Path
+    preset: Preset
+    device: torch.device
+    say: Callable[[str], None]
+
+
+def render_stage(build: Build) -> None:
+    """pictures/: the pretraining set."""
+    from delora_sd.miniature.build.dataset import render_shards
+
+    render_shards(build.work / "pictures", build.preset.groups, workers=build.preset.workers, say=build.say)
+
+
+def vae_stage(build: Build) -> None:
+    """vae/: the trained autoencoder."""
+    from delora_sd.miniature.build.dataset import load_shards
+    from delora_sd.miniature.build.train_vae import refine_decoder, train_vae
+
+    preset = build.preset
+    pictures = load_shards(build.work / "pictures", preset.groups)
+    vae = train_vae(
+        pictures, build.work, minutes=preset.minutes_vae, batch=preset.batch_vae, device=build.device, say=build.say
+    )
+    refine_decoder(
+        vae,
+        pictures,
+        build.work,
+        minutes=preset.minutes_vae / 3,
+        batch=preset.batch_vae,
+        device=build.device,
+        say=build.say,
+    )
+    vae.save_pretrained(build.work / "vae")
+
+
+def unet_stage(build: Build) -> None:
+    """unet.safetensors: the averaged UNet and text encoder, with their training state."""
+    from delora_sd.miniature.build.dataset import load_shards
+    from delora_sd.miniature.build.train_unet import train_unet, training_set
+
+    preset = build.preset
+    vae = _vae(build)
+    data = training_set(load_shards(build.work / "pictures", preset.groups), vae)
+    train_unet(
+        data, vae, build.work, minutes=preset.minutes_unet, batch=preset.batch_unet, device=build.device, say=build.say
+    )
+
+
+def judges_stage(build: Build) -> None:
+    """mini_dino/ and mini_clip/ in the output folder."""
+    from delora_sd.miniature import judges
+    from delora_sd.miniature.build import train_judges
+    from delora_sd.miniature.build.dataset import load_shards
+    from delora_sd.miniature.build.train_vae import reconstruct
+
+    preset = build.preset
+    pictures = load_shards(build.work / "pictures", preset.groups)
+    with torch.autocast(build.device.type, dtype=torch.bfloat16):
+        decoded = reconstruct(_vae(build), pictures.pixels[: preset.decoded])
+    views = train_judges.Views(pictures=pictures, decoded=decoded)
+    budget = {"minutes": preset.minutes_judge, "batch": preset.batch_judge, "device": build.device, "say": build.say}
+    dino = train_judges.train_mini_dino(views, build.work, **budget)
+    judges.save_judge(dino, judges.DINO_CONFIG, build.out / "mini_dino")
+    clip = train_judges.train_mini_clip(views, build.work, **budget)
+    judges.save_judge(clip, judges.clip_config(), build.out / "mini_clip")
+
+
+def export_stage(build: Build) -> None:
+    """sd/ in the output folder, from whatever the unet stage has reached."""
+    from delora_sd.miniature.build.train_unet import averaged_weights, export_pipeline
+
+    export_pipeline(_vae(build).cpu(), averaged_weights(build.work), build.out / "sd")
+
+
+def card_stage(build: Build) -> None:
+    """MODEL_CARD.md and the sheets."""
+    from delora_sd.miniature.build import card
+
+    gates, speed = card.measure_all(build.out, device=build.device, guidance=GUIDANCE)
+    for gate in gates:
+        build.say(f"card: {gate.name}: {gate.value:.3f} (goal {gate.goal:g})")
+    notes = build.work / "history.md"
+    history = notes.read_text(encoding="utf-8") if notes.exists() else f"`{json.dumps(vars(build.preset))}`"
+    card.write_card(build.out / "MODEL_CARD.md", gates, speed=speed, history=history.strip())
+    card.write_sheets(build.out, build.sheets, device=build.device, guidance=GUIDANCE)
+
+
+def _vae(build: Build):
+    from diffusers import AutoencoderKL
+
+    return (
+        AutoencoderKL.from_pretrained(build.work / "vae", use_safetensors=True, local_files_only=True)
+        .to(build.device)
+        .eval()
+    )
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    preset = PRESETS[arguments.preset]
+    changed = {name: getattr(arguments, name) for name in ("minutes_vae", "minutes_unet", "minutes_judge")}
+    preset = Preset(**{**vars(preset), **{name: value for name, value in changed.items() if value is not None}})
+    started = time.monotonic()
+    build = Build(
+        out=arguments.out,
+        work=arguments.work_dir,
+        sheets=arguments.sheets or arguments.out,
+        preset=preset,
+        device=torch.device(arguments.device),
+        say=lambda line: print(f"{(time.monotonic() - started) / 60:6.1f} min  {line}", flush=True),
+    )
+    run = {
+        "render": render_stage,
+        "vae": vae_stage,
+        "unet": unet_stage,
+        "judges": judges_stage,
+        "export": export_stage,
+        "card": card_stage,
+    }
+    for name in [arguments.stage] if arguments.stage else STAGES:
+        build.say(f"stage {name}")
+        run[name](build)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for sd/, mini_dino/, mini_clip/ and the card")
+    parser.add_argument("--work-dir", type=Path, required=True, help="folder for pictures and checkpoints (about 2 GB)")
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="cpu")
+    parser.add_argument("--stage", choices=STAGES, help="run this stage only")
+    parser.add_argument("--minutes-vae", type=float)
+    parser.add_argument("--minutes-unet", type=float)
+    parser.add_argument("--minutes-judge", type=float, help="for each of the two judges")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--sheets", type=Path, help="folder for the two sheets of pictures; default: --out")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

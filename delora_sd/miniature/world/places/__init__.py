@@ -1,0 +1,1 @@
+"""Contexts: where a subject is seen."""

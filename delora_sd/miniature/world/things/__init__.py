@@ -1,0 +1,1 @@
+"""Subjects: identities, their looks and shapes."""

@@ -1,0 +1,1 @@
+"""Reporting a benchmark: rows, tables, figures, page."""

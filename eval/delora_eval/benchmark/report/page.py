@@ -1,0 +1,148 @@
+"""The HTML page of a benchmark: one file with everything in it, to open anywhere and send to anyone."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from delora_eval.benchmark.report.drawing import Drawing
+from delora_eval.benchmark.report.pictures import Sheet, Strip, embed_sheets
+from delora_eval.benchmark.report.tables import Table
+from delora_eval.benchmark.report.view import View
+from delora_eval.benchmark.settings import generate_settings
+from delora_eval.pages.render import render_page
+from delora_eval.pages.thumbnails import Thumbnail
+from delora_eval.scoring.judges.preprocessing import Preprocessing
+from delora_eval.scoring.judges.protocols import View as EncoderView
+from delora_eval.scoring.score_lines import read_scores
+from delora_sd.config.load import to_yaml
+
+OPEN_TABLES = ("results", "differences")
+"""Shown at the top; the others follow the pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetView:
+    """A picture sheet with its pictures embedded."""
+
+    sheet: Sheet
+    photos: tuple[Thumbnail, ...]
+    strips: tuple[tuple[Strip, tuple[Thumbnail | None, ...]], ...]
+    anchor: str
+
+
+def render_benchmark(view: View, tables: list[Table], figures: list[Drawing], sheets: list[Sheet]) -> str:
+    """Returns the page."""
+    shown = _with_pictures(sheets)
+    return render_page(
+        "benchmark.html.j2",
+        assets=("page", "benchmark"),
+        view=view,
+        states=Counter(view.states.values()),
+        facts=_facts(view),
+        figures=[(figure, Markup(figure.inline_svg)) for figure in figures],
+        leading=[table for table in tables if table.name in OPEN_TABLES],
+        following=[table for table in tables if table.name not in OPEN_TABLES],
+        sheets=shown,
+        filters=_filters(view, shown),
+        protocols=[(item.protocol, _describe_protocol(item.protocol)) for item in view.protocols],
+        provenance=_provenance(view),
+        settings=to_yaml(view.config),
+    )
+
+
+def _facts(view: View) -> dict[str, str]:
+    """The line under the headline."""
+    states = Counter(view.states.values())
+    bases = sorted({str(facts["base"]["id"]) for facts in view.manifests if "id" in facts.get("base", {})})
+    seeds = {cell.seed for cell in view.cells if cell.path is None}
+    ended = f"{states['finished']} of {len(view.states)} finished"
+    lost = ", ".join(f"{states[name]} {name}" for name in ("diverged", "failed") if states[name])
+    return {
+        "Base model": ", ".join(bases) or "–",
+        "Subjects": str(len(view.subjects)),
+        "Seeds": ", ".join(map(str, sorted(seeds))) or "–",
+        "Cells": f"{ended}, {lost}" if lost else ended,
+        "Protocol": ", ".join(item.protocol.name for item in view.protocols) or "–",
+        "Checkpoint": view.config.checkpoint.replace("_", " "),
+    }
+
+
+def _with_pictures(sheets: list[Sheet]) -> list[SheetView]:
+    thumbnails = embed_sheets(sheets)
+    return [
+        SheetView(
+            sheet=sheet,
+            photos=tuple(thumbnails[photo] for photo in sheet.photos),
+            strips=tuple(
+                (strip, tuple(thumbnails[tile.file] if tile.file else None for tile in strip.tiles))
+                for strip in sheet.strips
+            ),
+            anchor=f"sheet-{number}",
+        )
+        for number, sheet in enumerate(sheets)
+    ]
+
+
+def _filters(view: View, sheets: list[SheetView]) -> dict[str, list[tuple[str, str]]]:
+    """Returns {what: [(value, text)]} of the choices a reader has."""
+    rows = view.main.rows if view.main else ()
+    prompts = {
+        number: column
+        for item in sheets
+        if not item.sheet.over_steps
+        for number, column in zip(item.sheet.prompt_numbers, item.sheet.columns, strict=True)
+    }
+    return {
+        "subject": [(subject, subject) for subject in view.subjects],
+        "method": [(row.title, row.title) for row in rows],
+        "prompt": [(str(number), f"{number}: {text}") for number, text in sorted(prompts.items())],
+    }
+
+
+def _describe_protocol(protocol: Any) -> dict[str, str]:
+    """The exact protocol in words and numbers."""
+    return {
+        "DINO": _describe_encoder(protocol.dino),
+        "CLIP": _describe_encoder(protocol.clip),
+        "Mean over": "subjects' means" if protocol.pooling == "subjects" else "all pairs of all subjects",
+        "Real row": "with self pairs" if protocol.keeps_self_pairs else "different photos only",
+        "CLIP-T text": "with the rare token" if protocol.text_has_identifier else "without the rare token",
+        "Black pictures": "left out" if protocol.skips_black else "scored",
+        "Source": protocol.source,
+    }
+
+
+def _describe_encoder(view: EncoderView) -> str:
+    preprocessing: Preprocessing | None = view.preprocessing
+    return f"{view.encoder}, {preprocessing or 'as its own configuration says'}"
+
+
+def _provenance(view: View) -> dict[str, str]:
+    """Versions and hashes; a value that differs between cells shows every variant."""
+    found: dict[str, set[str]] = {}
+    for facts in view.manifests:
+        versions = {f"version of {name}": value for name, value in facts.get("versions", {}).items()}
+        own = {
+            "delora_sd": facts.get("delora_sd"),
+            "git commit": facts.get("git"),
+            "device": facts.get("device"),
+            "base model": facts.get("base", {}).get("fingerprint"),
+        }
+        for key, value in (own | versions).items():
+            if value is not None:
+                found.setdefault(key, set()).add(str(value))
+    encoders = {
+        f"weights of {line['encoder']}": line["weights"] for cell in view.cells[:1] for line in _score_lines(view, cell)
+    }
+    settings = generate_settings(view.config)
+    sampling = {
+        "pictures": f"{settings.images_per_prompt} per prompt, DPM-Solver++ {settings.num_inference_steps} steps, "
+        f"guidance {settings.guidance:g}, first seed {settings.seed}"
+    }
+    return {key: ", ".join(sorted(values)) for key, values in found.items()} | encoders | sampling
+
+
+def _score_lines(view: View, cell: Any) -> list[dict[str, Any]]:
+    return read_scores(view.folder.run(cell).scores)

@@ -1,0 +1,184 @@
+"""Picture sheets: the same prompt and seed of every method side by side, and over the steps of training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from delora_eval.benchmark.grid import Cell
+from delora_eval.benchmark.report.rows import Row
+from delora_eval.benchmark.report.view import View
+from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
+from delora_eval.scoring.picture_sets import LISTING, without_identifier
+from delora_sd.config.load import load_config
+from delora_sd.data.subjects import load_subject
+from delora_sd.errors import UserError
+from delora_sd.files.run_folder import RunFolder
+from delora_sd.generation.requests import read_listing
+from delora_sd.settings import TrainConfig
+
+THUMBNAIL_PX = 224
+"""Longest side of a picture in a sheet: 30 subjects then make a page of about 20 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One picture of a sheet; `file` is None where there is none."""
+
+    file: Path | None
+    prompt: str
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """One row of a sheet: a method and its pictures, in the order of the sheet's columns."""
+
+    method: str
+    title: str
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """Pictures of one subject: columns are prompts, or steps of one prompt."""
+
+    subject: str
+    photos: tuple[Path, ...]
+    columns: tuple[str, ...]
+    prompt_numbers: tuple[int, ...]
+    """Per column."""
+    strips: tuple[Strip, ...]
+    over_steps: bool = False
+
+    @property
+    def files(self) -> list[Path]:
+        return [*self.photos, *(tile.file for strip in self.strips for tile in strip.tiles if tile.file)]
+
+
+def build_sheets(view: View) -> list[Sheet]:
+    """Returns, per subject, the sheet over prompts and, where several steps were generated, the one over steps."""
+    rows = list(view.main.rows) if view.main else []
+    sheets = []
+    for subject in view.subjects:
+        own = {row.name: _first_cell(view, row, subject) for row in rows}
+        sheets.append(_prompt_sheet(view, subject, rows, own))
+        if any(len(cell.steps) > 1 for cell in own.values() if cell):
+            sheets.append(_step_sheet(view, subject, rows, own))
+    return [sheet for sheet in sheets if any(tile.file for strip in sheet.strips for tile in strip.tiles)]
+
+
+def embed_sheets(sheets: list[Sheet]) -> dict[Path, Thumbnail]:
+    """Returns {file: thumbnail} of every picture on the sheets, each made once."""
+    files = list(dict.fromkeys(file for sheet in sheets for file in sheet.files))
+    return dict(zip(files, make_thumbnails(files, THUMBNAIL_PX), strict=True))
+
+
+def _prompt_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Cell | None]) -> Sheet:
+    numbers = view.config.sheet_prompts
+    pictures = {row.name: _pictures(view, cells[row.name], row.step) for row in rows}
+    known = {number: line["prompt"] for listed in pictures.values() for number, (_, line) in listed.items()}
+    wanted = [number for number in numbers if number in known]
+    shown = sorted((wanted + sorted(known.keys() - set(wanted)))[: len(numbers)])
+    return Sheet(
+        subject=subject,
+        photos=_photos(view, cells),
+        columns=tuple(known[number] for number in shown),
+        prompt_numbers=tuple(shown),
+        strips=tuple(
+            Strip(
+                method=row.method,
+                title=row.title,
+                tiles=tuple(_tile(pictures[row.name].get(number), known[number]) for number in shown),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _step_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Cell | None]) -> Sheet:
+    steps = sorted({step for cell in cells.values() if cell for step in cell.steps})
+    number = next(iter(view.config.sheet_prompts), 0)
+    strips = []
+    for row in rows:
+        listed = [_pictures(view, cells[row.name], step) for step in steps]
+        number = number if any(number in found for found in listed) else min((n for f in listed for n in f), default=0)
+        tiles = tuple(_tile(found.get(number), f"step {step}") for step, found in zip(steps, listed, strict=True))
+        strips.append(Strip(method=row.method, title=row.title, tiles=tiles))
+    return Sheet(
+        subject=subject,
+        photos=(),
+        columns=tuple(f"step {step}" for step in steps),
+        prompt_numbers=(number,) * len(steps),
+        strips=tuple(strips),
+        over_steps=True,
+    )
+
+
+def _first_cell(view: View, row: Row, subject: str) -> Cell | None:
+    """The subject's cell of the lowest seed: chosen by rule, never by look."""
+    own = [cell for cell in view.cells if cell.row == row.name and cell.subject == subject]
+    return min(own, key=lambda cell: cell.seed, default=None)
+
+
+def _pictures(view: View, cell: Cell | None, step: int | None) -> dict[int, tuple[Path, dict]]:
+    """Returns {prompt number: (folder, line of its picture with the lowest seed)} of the cell's pictures at a step."""
+    if cell is None:
+        return {}
+    if cell.path is not None:
+        return _foreign_pictures(view, cell)
+    step = cell.steps[-1] if step is None else step
+    run = view.folder.run(cell)
+    found: dict[int, tuple[Path, dict]] = {}
+    for listing in sorted(run.images.glob(f"*/{LISTING}")):
+        lines = read_listing(listing)
+        if not lines or _step_of(lines[0], cell) != step or not _names_subject(run, lines):
+            continue
+        for line in sorted(lines, key=lambda line: line["seed"]):
+            found.setdefault(line["prompt_index"], (listing.parent, line))
+    return found
+
+
+def _foreign_pictures(view: View, cell: Cell) -> dict[int, tuple[Path, dict]]:
+    from delora_eval.scoring.picture_sets import read_folder_sets
+
+    prompts = cell.prompts
+    try:
+        sets = read_folder_sets(Path(cell.path), [cell.subject], identifier="", prompts=prompts)
+    except UserError:
+        return {}
+    pictures = [picture for one in sets for picture in one.pictures]
+    return {
+        picture.prompt_index if prompts else number: (picture.file.parent, _foreign_line(picture))
+        for number, picture in reversed(list(enumerate(pictures)))
+    }
+
+
+def _foreign_line(picture) -> dict:
+    return {"file": picture.file.name, "prompt": picture.prompt or picture.file.stem, "seed": picture.seed}
+
+
+def _step_of(line: dict, cell: Cell) -> int:
+    if line.get("strength") == 0:
+        return 0
+    return cell.steps[-1] if line.get("step") is None else line["step"]
+
+
+def _names_subject(run: RunFolder, lines: list[dict]) -> bool:
+    identifier = load_config(TrainConfig, [run.config], []).data.identifier
+    return any(without_identifier(line["prompt"], identifier) != " ".join(line["prompt"].split()) for line in lines)
+
+
+def _tile(found: tuple[Path, dict] | None, prompt: str) -> Tile:
+    if found is None:
+        return Tile(file=None, prompt=prompt)
+    folder, line = found
+    return Tile(file=folder / line["file"], prompt=line["prompt"], seed=line["seed"])
+
+
+def _photos(view: View, cells: dict[str, Cell | None]) -> tuple[Path, ...]:
+    run = next((view.folder.run(cell) for cell in cells.values() if cell and cell.path is None), None)
+    if run is None or not run.config.exists():
+        return ()
+    try:
+        return load_subject(load_config(TrainConfig, [run.config], []).data).photos
+    except UserError:
+        return ()

@@ -1,0 +1,90 @@
+"""The judge's commands. Heavy imports sit inside the functions: `--help` answers at once."""
+
+from pathlib import Path
+
+from delora_eval import settings
+from delora_eval.benchmark.settings import BenchmarkConfig, StatusConfig
+from delora_sd.cli.command import Command
+
+
+def _score(config: settings.ScoreConfig) -> None:
+    from delora_eval.scoring.score import score
+
+    score(config)
+
+
+def _report(config: settings.ReportConfig) -> None:
+    from delora_eval.benchmark.folder import BenchmarkFolder
+
+    folder = BenchmarkFolder(Path(config.run).expanduser())
+    if folder.is_benchmark():
+        from delora_eval.benchmark.report.report import report_benchmark
+
+        report_benchmark(folder)
+    else:
+        from delora_eval.pages.run_page.page import write_report
+
+        write_report(config)
+
+
+def _benchmark(config: BenchmarkConfig) -> None:
+    from delora_eval.benchmark.run.launchers import run_benchmark
+
+    run_benchmark(config)
+
+
+def _plan(config: BenchmarkConfig) -> None:
+    from delora_eval.benchmark.run.dry_run import print_plan
+
+    print_plan(config)
+
+
+def _status(config: StatusConfig) -> None:
+    from delora_eval.benchmark.run.status import print_status
+
+    print_status(config)
+
+
+def _protocols(config: settings.ProtocolsConfig) -> None:
+    from delora_eval.scoring.protocol_table import print_protocols
+
+    print_protocols(config)
+
+
+COMMANDS = {
+    "score": Command(
+        summary="Score pictures against photos: DINO, CLIP-I, CLIP-T, diversity, copies, drift.",
+        config=settings.ScoreConfig,
+        run=_score,
+        positional=("run",),
+        example="delora-sd score runs/rex protocol=oft",
+    ),
+    "report": Command(
+        summary="Write one self-contained HTML page about a run or a benchmark.",
+        config=settings.ReportConfig,
+        run=_report,
+        positional=("run",),
+        example="delora-sd report runs/rex",
+    ),
+    "benchmark": Command(
+        summary="Train, generate and score a grid of methods, subjects, seeds and settings, then report it.",
+        config=BenchmarkConfig,
+        run=_benchmark,
+        dry_run=_plan,
+        example="delora-sd benchmark configs/benchmark/table3.yaml output_dir=runs/table3",
+    ),
+    "status": Command(
+        summary="What is finished, running, failed and left in a benchmark.",
+        config=StatusConfig,
+        run=_status,
+        positional=("folder",),
+        example="delora-sd status runs/table3",
+    ),
+    "protocols": Command(
+        summary="The Real Images row under every protocol, beside the published rows.",
+        config=settings.ProtocolsConfig,
+        run=_protocols,
+        positional=("dataset",),
+        example="delora-sd protocols data/dreambooth",
+    ),
+}

@@ -1,0 +1,79 @@
+"""docs/FIDELITY.md and its pictures, from the claims and their answers."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from delora_eval.benchmark.report.tables import render_markdown
+from delora_eval.benchmark.report.view import View
+from delora_eval.fidelity.claims import CLAIMS, Claim, Pictures
+from delora_sd.data.photos import open_photo
+from delora_sd.files.run_folder import write_bytes, write_text
+
+TILE_PX, GAP_PX = 64, 3
+
+
+def write_page(views: dict[str, View], page: Path, pictures: Path, machine: str) -> None:
+    """Writes the page and its pictures; `views` maps a study's name to its finished benchmark."""
+    claims = [make(views[name]) for name, makes in CLAIMS.items() if name in views for make in makes]
+    lines = [*_head(views, claims, machine)]
+    for claim in claims:
+        lines += _section(claim, pictures, page.parent)
+    write_text(page, "\n".join(lines).rstrip() + "\n")
+
+
+def _head(views: dict[str, View], claims: Sequence[Claim], machine: str) -> list[str]:
+    view = next((view for name, view in views.items() if name != "search"), next(iter(views.values())))
+    facts = view.manifests[0]
+    versions = ", ".join(f"{name} {facts['versions'].get(name)}" for name in ("torch", "diffusers"))
+    return [
+        "# Fidelity: the paper's claims on the miniature",
+        "",
+        "**These numbers come from the bundled miniature world and its own judges, mini-DINO and mini-CLIP. They",
+        "compare with each other and with nothing else; they are no DINO, no CLIP and no Stable Diffusion.**",
+        "",
+        f"Every figure is over {len(view.subjects)} subjects the base model has never seen"
+        f" ({', '.join(view.subjects)}) and {len({cell.seed for cell in view.cells})} seeds, 25 prompts each;",
+        "settings were searched on three other subjects. Intervals are 95% bootstrap intervals over subjects, of means",
+        "over seeds; a difference is called one only when its paired interval leaves out 0, uncorrected for the number",
+        "of comparisons. *Subject* is mini-DINO (1: the same picture, about 0: a stranger), *context* the share of",
+        "pictures whose own prompt mini-CLIP picks out of the list.",
+        f"Real photos of these subjects among themselves: {view.main.real['dino']:.3f}.",
+        "",
+        f"Made by `python -m delora_eval.fidelity` ({machine}; {versions}).",
+        "",
+        "| | Claim | On the miniature |",
+        "| :-- | :-- | :-- |",
+        *(f"| {claim.number} | {claim.text} | {claim.verdict} |" for claim in claims),
+        "",
+    ]
+
+
+def _section(claim: Claim, pictures: Path, folder: Path) -> list[str]:
+    lines = [f"## {claim.number}: {claim.text}", "", f"**{claim.verdict}.**", ""]
+    lines += [*(f"- {finding}" for finding in claim.findings), *([""] if claim.findings else [])]
+    for drawing in claim.drawings:
+        file = pictures / f"fidelity_{claim.number.lower()}_{drawing.name}.png"
+        write_bytes(file, drawing.png)
+        lines += [f"![{drawing.title}]({file.relative_to(folder)})", "", f"*{drawing.caption}*", ""]
+    for shown in claim.pictures:
+        file = pictures / f"fidelity_{shown.name}.png"
+        write_bytes(file, _montage(shown))
+        lines += [f"![{shown.caption.partition('.')[0]}]({file.relative_to(folder)})", "", f"*{shown.caption}*", ""]
+    return [*lines, render_markdown(claim.table)]
+
+
+def _montage(pictures: Pictures) -> bytes:
+    pitch = TILE_PX + GAP_PX
+    columns = max(len(row) for row in pictures.rows)
+    canvas = Image.new("RGB", (columns * pitch - GAP_PX, len(pictures.rows) * pitch - GAP_PX), "white")
+    for y, row in enumerate(pictures.rows):
+        for x, file in enumerate(row):
+            if file is not None:
+                tile = open_photo(file).resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
+                canvas.paste(tile, (x * pitch, y * pitch))
+    buffer = io.BytesIO()
+    canvas.save(buffer, format="PNG")
+    return buffer.getvalue()

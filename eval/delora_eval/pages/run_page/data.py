@@ -1,0 +1,180 @@
+"""What a run's page shows, read from its folder. Whatever is not there yet is None or empty, never an error."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from delora_eval.pages.run_page.sets import SMALL_THUMBNAIL, SetView, read_set_views
+from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
+from delora_eval.scoring.judges.protocols import Protocol, find_protocol
+from delora_eval.scoring.measures.metrics import SCORES
+from delora_eval.scoring.score import REFERENCE_SET
+from delora_eval.scoring.score_lines import read_scores
+from delora_sd.config.load import flatten, load_config
+from delora_sd.data.subjects import load_subject
+from delora_sd.errors import UserError
+from delora_sd.files.run_folder import RunFolder
+from delora_sd.settings import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting of the run beside its default."""
+
+    key: str
+    value: Any
+    default: Any
+
+    @property
+    def is_changed(self) -> bool:
+        return self.value != self.default
+
+    @property
+    def text(self) -> str:
+        return _show_value(self.value)
+
+    @property
+    def default_text(self) -> str:
+        return _show_value(self.default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPage:
+    """Everything the page of a run shows."""
+
+    path: Path
+    config: TrainConfig
+    manifest: dict[str, Any]
+    subject: str
+    class_word: str
+    photos: tuple[Thumbnail, ...]
+    photos_problem: str
+    """Why the photos cannot be shown; empty when they can."""
+    sets: tuple[SetView, ...]
+    """The main set first."""
+    events: list[dict[str, Any]]
+    layers: list[dict[str, Any]]
+    """Events with one entry per adapted layer."""
+    previews: tuple[tuple[str, tuple[Thumbnail, ...]], ...]
+    """(step, pictures)."""
+    lines: list[dict[str, Any]]
+    """All score lines."""
+    protocol: Protocol | None
+    protocols: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    failure: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def main(self) -> SetView | None:
+        return self.sets[0] if self.sets and self.sets[0].names_subject else None
+
+    @property
+    def others(self) -> tuple[SetView, ...]:
+        return self.sets[1:] if self.main else self.sets
+
+    @property
+    def is_random(self) -> bool:
+        """True when the base model or an encoder was never trained."""
+        stamped = any(line["random_weights"] or line["random_base"] for line in self.lines)
+        return stamped or bool(self.manifest.get("base", {}).get("random_weights"))
+
+    @property
+    def is_miniature(self) -> bool:
+        return self.config.model.base == "miniature"
+
+    def ceiling(self, score: str) -> float | None:
+        """Returns the real-photo value of `dino` or `clip_i` under the page's protocol."""
+        return next(
+            (
+                line["value"]
+                for line in self.lines
+                if line["set"] == REFERENCE_SET and line["score"] == f"real_{score}" and self.is_shown(line)
+            ),
+            None,
+        )
+
+    def label(self, score: str) -> str:
+        """Returns the score's name under the page's protocol."""
+        if self.protocol is None:
+            return SCORES[score].label
+        view = self.protocol.dino if SCORES[score].encoder == "dino" else self.protocol.clip
+        return SCORES[score].label_for(view.encoder)
+
+    def is_shown(self, line: dict[str, Any]) -> bool:
+        return self.protocol is not None and line["protocol"] == self.protocol.name
+
+
+def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int) -> RunPage:
+    """Returns what the page shows. Raises UserError only when the folder is no run folder."""
+    if not run.config.exists():
+        raise UserError(f"{run.path} is not a run folder: no config.yaml in it; train first")
+    run.check_version()
+    config = load_config(TrainConfig, [run.config], [])
+    manifest = run.read_manifest()
+    lines = read_scores(run.scores)
+    protocols = tuple(dict.fromkeys(line["protocol"] for line in lines))
+    subject, photos, problem = _read_photos(config, manifest, thumbnail_px)
+    events = run.read_events()
+    return RunPage(
+        path=run.path,
+        config=config,
+        manifest=manifest,
+        subject=subject["name"],
+        class_word=subject["class_word"],
+        photos=photos,
+        photos_problem=problem,
+        sets=read_set_views(run, config, lines, protocols[:1], pictures_per_prompt, thumbnail_px),
+        events=[event for event in events if "loss" in event],
+        layers=[event for event in events if "layers" in event],
+        previews=_read_previews(run, thumbnail_px),
+        lines=lines,
+        protocol=find_protocol(protocols[0]) if protocols else None,
+        protocols=protocols,
+        settings=_read_settings(config),
+        failure=run.read_failure(),
+    )
+
+
+def _read_photos(
+    config: TrainConfig, manifest: dict[str, Any], thumbnail_px: int
+) -> tuple[dict[str, str], tuple[Thumbnail, ...], str]:
+    """Returns (name and class word, photos, why there are none)."""
+    known = manifest.get("subject", {})
+    names = {
+        "name": known.get("name") or config.data.subject or Path(config.data.photos or "subject").name,
+        "class_word": known.get("class_word") or config.data.class_word or "",
+    }
+    try:
+        subject = load_subject(config.data)
+    except UserError as error:
+        return names, (), str(error)
+    names = {"name": subject.name, "class_word": subject.class_word}
+    return names, tuple(make_thumbnails(subject.photos, thumbnail_px)), ""
+
+
+def _read_previews(run: RunFolder, thumbnail_px: int) -> tuple[tuple[str, tuple[Thumbnail, ...]], ...]:
+    """Returns (label, pictures) per step, from `previews/step-NNNNNN*/` or `previews/step-NNNNNN*.png`."""
+    groups: dict[str, list[Path]] = {}
+    for file in sorted(run.previews.rglob("*.png")):
+        label = file.parent.name if file.parent != run.previews else file.stem
+        groups.setdefault(label.removeprefix("step-").split("-")[0].lstrip("0") or "0", []).append(file)
+    size = round(thumbnail_px * SMALL_THUMBNAIL)
+    return tuple((label, tuple(make_thumbnails(files, size))) for label, files in groups.items())
+
+
+def _show_value(value: Any) -> str:
+    """Returns the value as a settings file spells it."""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_show_value, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_show_value(item)}" for key, item in value.items()) or "none"
+    return str(value)
+
+
+def _read_settings(config: TrainConfig) -> tuple[Setting, ...]:
+    defaults = flatten(TrainConfig())
+    return tuple(Setting(key=key, value=value, default=defaults[key]) for key, value in flatten(config).items())

@@ -1,0 +1,57 @@
+"""Pictures as data URIs: a page with its pictures inside needs no other file."""
+
+import base64
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from delora_sd.data.photos import open_photo
+from delora_sd.errors import UserError
+
+SMALL_PX = 128
+"""Pictures up to this size (the miniature's) are embedded without loss and shown with sharp pixels."""
+
+NUM_READERS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A picture inside the page."""
+
+    uri: str
+    """Empty when the file is missing or damaged."""
+    width: int
+    height: int
+    is_small: bool = False
+
+
+MISSING = Thumbnail(uri="", width=1, height=1)
+
+
+def make_thumbnails(files: Sequence[Path], longest_px: int) -> list[Thumbnail]:
+    """Returns one thumbnail per file, in order; a missing or damaged file gives an empty one."""
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        return list(readers.map(lambda file: make_thumbnail(file, longest_px), files))
+
+
+def make_thumbnail(file: Path, longest_px: int) -> Thumbnail:
+    try:
+        picture = open_photo(file)
+    except UserError:
+        return MISSING
+    is_small = max(picture.size) <= SMALL_PX
+    if not is_small:
+        picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+    return Thumbnail(
+        uri=_to_uri(picture, lossless=is_small), width=picture.width, height=picture.height, is_small=is_small
+    )
+
+
+def _to_uri(picture: Image.Image, *, lossless: bool) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", lossless=lossless, quality=84, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,1 @@
+"""Pictures and photos in, score lines out."""

@@ -1,0 +1,118 @@
+"""One group of picture sets under one protocol: files in, scores per subject out. It writes nothing."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from delora_eval.scoring.assemble import (
+    Options,
+    base_twins,
+    candidate_texts,
+    embed_subject,
+    keep_scored,
+    pair_with_base,
+)
+from delora_eval.scoring.judges.embedding import Judge, embed_pictures
+from delora_eval.scoring.judges.protocols import Protocol
+from delora_eval.scoring.measures import measure
+from delora_eval.scoring.measures.measure import EmbeddedSubject, Score
+from delora_eval.scoring.picture_sets import Picture, PictureSet
+from delora_sd.data.subjects import Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The scores of one subject, and what their prompt numbers mean."""
+
+    subject: str
+    scores: list[Score]
+    prompts: dict[int, str]
+    """{prompt number: the prompt as it was generated from}."""
+    num_black: int = 0
+
+
+def score_photos(judge: Judge, protocol: Protocol, subjects: Sequence[Subject]) -> list[Scored]:
+    """Returns the ceiling of every subject: its photos against each other."""
+    scored = []
+    for subject in subjects:
+        dino, clip = embed_pictures(judge, subject.photos, [protocol.dino, protocol.clip])
+        scores = measure.measure_ceiling(dino, clip, keeps_self_pairs=protocol.keeps_self_pairs)
+        scored.append(Scored(subject=subject.name, scores=scores, prompts={}))
+    return scored
+
+
+def score_group(
+    judge: Judge,
+    protocol: Protocol,
+    group: Sequence[PictureSet],
+    *,
+    subjects: dict[str, Subject],
+    base_sets: Sequence[PictureSet],
+    options: Options,
+) -> list[Scored]:
+    """Returns the scores of sets that are judged together, one set per subject."""
+    embedded: dict[str, EmbeddedSubject] = {}
+    scored: dict[str, Scored] = {}
+    for pictures in group:
+        subject = subjects[pictures.subject]
+        kept, num_black = keep_scored(judge, protocol, pictures.pictures)
+        _warn_of_black(pictures, protocol, num_black)
+        embed = embed_subject(judge, protocol, subject, kept, options=options) if kept else None
+        scores = [] if embed is None else _own_scores(judge, protocol, embed, pictures, kept, base_sets, options)
+        prompts = _prompt_names(kept, subject, protocol, options.identifier)
+        scored[subject.name] = Scored(subject=subject.name, scores=scores, prompts=prompts, num_black=num_black)
+        if embed is not None and pictures.names_subject:
+            embedded[subject.name] = embed
+    for name, fidelity in measure.measure_fidelity(list(embedded.values()), protocol).items():
+        scored[name].scores[:0] = fidelity
+    return list(scored.values())
+
+
+def _own_scores(
+    judge: Judge,
+    protocol: Protocol,
+    embed: EmbeddedSubject,
+    pictures: PictureSet,
+    kept: Sequence[Picture],
+    base_sets: Sequence[PictureSet],
+    options: Options,
+) -> list[Score]:
+    """Returns the scores that need no other subject's pictures."""
+    prompts = measure.measure_prompts(embed.pictures)
+    if pictures.names_subject:
+        copies = measure.measure_copies(embed, threshold=options.copy_similarity)
+        return prompts + measure.measure_diversity(embed.pictures) + copies
+    drift = [] if pictures.is_base else _drift(judge, protocol, embed, kept, base_sets)
+    return [*prompts, *drift, measure.measure_pres(embed)]
+
+
+def _drift(
+    judge: Judge,
+    protocol: Protocol,
+    embed: EmbeddedSubject,
+    kept: Sequence[Picture],
+    base_sets: Sequence[PictureSet],
+) -> list[Score]:
+    """Returns the drift over the pictures that have a twin made by the base model; [] without twins."""
+    rows, twins = pair_with_base(kept, base_twins(base_sets))
+    if not twins:
+        return []
+    base = embed_pictures(judge, [twin.file for twin in twins], [protocol.dino, protocol.clip])
+    own = embed.pictures
+    return measure.measure_drift((own.dino[rows], own.clip[rows]), tuple(base), own.prompts[rows])
+
+
+def _prompt_names(kept: Sequence[Picture], subject: Subject, protocol: Protocol, identifier: str) -> dict[int, str]:
+    texts = candidate_texts(kept, subject, protocol, identifier=identifier)
+    keeps = protocol.text_has_identifier
+    return {texts.index(picture.prompt if keeps else picture.text): picture.prompt for picture in kept}
+
+
+def _warn_of_black(pictures: PictureSet, protocol: Protocol, num_black: int) -> None:
+    if num_black:
+        treatment = "left out" if protocol.skips_black else "scored as they are"
+        warnings.warn(
+            f"{pictures.name}: {num_black} of {len(pictures.pictures)} pictures of {pictures.subject} are black "
+            f"(a safety checker?) and {treatment} under protocol {protocol.name}",
+            stacklevel=2,
+        )

@@ -1,0 +1,1 @@
+"""Encoders, their weights and preprocessing, and the protocols that name them."""

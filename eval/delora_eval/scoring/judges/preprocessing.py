@@ -1,0 +1,79 @@
+"""Decoded pictures to arrays for an encoder, by hand with PIL: a number must not depend on a hub's processor file.
+
+Decoding is `delora_sd.data.photos.open_photo`, the same for photos and generated pictures.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from delora_sd.data.photos import PHOTO_SUFFIXES
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+"""Channel (mean, std) of pictures in 0..1; PROTOCOL 3.2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a picture of any size becomes an encoder's input."""
+
+    resize: Literal["short_side", "squash"]
+    """short_side: keep the aspect ratio, then crop the centre. squash: both sides at once."""
+    resize_px: int
+    crop_px: int
+    resample: Literal["bilinear", "bicubic"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __str__(self) -> str:
+        size = f"{self.resize_px} to {self.crop_px}" if self.resize_px != self.crop_px else f"{self.crop_px}"
+        named = {IMAGENET[0]: "ImageNet", HALF[0]: "0.5", OPENAI_CLIP[0]: "CLIP"}
+        shape = "squashed" if self.resize == "squash" else "centre crop"
+        return f"{size} px {shape}, {self.resample}, {named.get(self.mean, 'own')} statistics"
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Returns the pictures in a folder, sorted by name: never by the order of the file system."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+
+
+def prepare(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """Returns the encoder's input, float32, shape (3, crop_px, crop_px)."""
+    resized = picture.resize(_resized_size(picture, preprocessing), Image.Resampling[preprocessing.resample.upper()])
+    pixels = np.asarray(_centre_crop(resized, preprocessing.crop_px), dtype=np.float32) / 255
+    normalised = (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+
+
+def is_black(picture: Image.Image) -> bool:
+    """True when every pixel is 0: what diffusers' safety checker leaves of a flagged picture."""
+    return all(highest == 0 for _, highest in picture.getextrema())
+
+
+def hash_file(path: Path) -> str:
+    """Returns the sha256 of a file's bytes, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _resized_size(picture: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
+    target = preprocessing.resize_px
+    if preprocessing.resize == "squash":
+        return target, target
+    width, height = picture.size
+    if width <= height:
+        return target, int(target * height / width)
+    return int(target * width / height), target
+
+
+def _centre_crop(picture: Image.Image, side: int) -> Image.Image:
+    if picture.size == (side, side):
+        return picture
+    left, top = round((picture.width - side) / 2), round((picture.height - side) / 2)
+    return picture.crop((left, top, left + side, top + side))

@@ -1,0 +1,1 @@
+"""Scores from embeddings, and how sure they are."""

@@ -1,0 +1,188 @@
+"""Scores of embedded subjects under a protocol: what is paired with what, and over what the mean runs.
+
+It sees unit vectors and prompt numbers only, so a test can hand it eight pictures with known embeddings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from delora_eval.scoring.judges.protocols import Protocol, paired_subjects
+from delora_eval.scoring.measures import metrics
+from delora_eval.scoring.measures.metrics import PairMean, pool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Generated pictures as the protocol's encoders see them; unit vectors, one row per picture."""
+
+    dino: Float[Tensor, "G D"]
+    clip: Float[Tensor, "G C"]
+    prompts: Int[Tensor, "G"]
+    """Prompt number of every picture."""
+    texts: Float[Tensor, "P C"] | None = None
+    """CLIP's vector of prompt number p in row p; none: prompts unknown."""
+    class_texts: Float[Tensor, "K P C"] | None = None
+    """The same prompts with each of K class words in turn."""
+    own_class: int = 0
+    """Which of the K is the subject's class word."""
+    lpips: Float[Tensor, "G G"] | None = None
+    """LPIPS distances; only entries within a prompt are read."""
+    lpips_weights: str = ""
+    """Hash of LPIPS's weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedSubject:
+    """A subject's photos and pictures as the protocol's encoders see them."""
+
+    name: str
+    photos_dino: Float[Tensor, "R D"]
+    photos_clip: Float[Tensor, "R C"]
+    pictures: Pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One score of one subject, per prompt and pooled."""
+
+    name: str
+    by_prompt: dict[int, PairMean]
+    photos: int = 0
+    """Reference photos it compares with; 0: none."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What the number depends on beside the protocol: a threshold, the number of candidates."""
+
+    @property
+    def total(self) -> PairMean:
+        """The mean over all pairs of the subject."""
+        return pool(self.by_prompt.values(), "pairs")
+
+
+def measure_fidelity(subjects: Sequence[EmbeddedSubject], protocol: Protocol) -> dict[str, list[Score]]:
+    """Returns {subject: [dino, clip_i]}; whose pictures meet whose photos is the protocol's decision."""
+    by_name = {subject.name: subject for subject in subjects}
+    return {
+        subject.name: _fidelity(
+            subject, [by_name[name] for name in paired_subjects(subject.name, [*by_name], protocol)]
+        )
+        for subject in subjects
+    }
+
+
+def measure_ceiling(
+    photos_dino: Float[Tensor, "R D"], photos_clip: Float[Tensor, "R C"], *, keeps_self_pairs: bool
+) -> list[Score]:
+    """Returns [real_dino, real_clip_i]: how similar one subject's own photos are to each other."""
+    vectors = {"real_dino": photos_dino, "real_clip_i": photos_clip}
+    return [
+        Score(
+            name=name,
+            by_prompt={0: metrics.self_similarity(photos, keeps_self_pairs=keeps_self_pairs)},
+            photos=len(photos),
+        )
+        for name, photos in vectors.items()
+    ]
+
+
+def measure_copies(subject: EmbeddedSubject, *, threshold: float | None) -> list[Score]:
+    """Returns [nearest_dino, copy_rate]; without a threshold a copy is as near as the two most alike photos."""
+    pictures, photos = subject.pictures, subject.photos_dino
+    nearest = metrics.nearest_similarity(photos, pictures.dino)
+    stated = metrics.closest_pair(photos) if threshold is None else threshold
+    by_prompt = {"nearest_dino": nearest, "copy_rate": nearest >= stated}
+    return [
+        Score(
+            name=name,
+            by_prompt=metrics.mean_by_prompt(values, pictures.prompts, pairs_each=1),
+            photos=len(photos),
+            details={"threshold": round(stated, 6)} if name == "copy_rate" else {},
+        )
+        for name, values in by_prompt.items()
+    ]
+
+
+def measure_prompts(pictures: Pictures) -> list[Score]:
+    """Returns [clip_t, context_accuracy, class_accuracy], as far as prompts and class words are known."""
+    if pictures.texts is None:
+        return []
+    similarity = metrics.matched_similarity(pictures.clip, pictures.texts[pictures.prompts])
+    scores = [_per_picture("clip_t", similarity, pictures)]
+    if len(pictures.texts) > 1:
+        hits = metrics.nearest_text(pictures.clip, pictures.texts, pictures.prompts)
+        scores.append(_per_picture("context_accuracy", hits, pictures, candidates=len(pictures.texts)))
+    if pictures.class_texts is not None:
+        hits = _class_hits(pictures)
+        scores.append(_per_picture("class_accuracy", hits, pictures, candidates=len(pictures.class_texts)))
+    return scores
+
+
+def measure_diversity(pictures: Pictures) -> list[Score]:
+    """Returns [diversity_dino] and, with LPIPS, [diversity_lpips]; [] when every prompt has one picture."""
+    distances = {"diversity_dino": metrics.cosine_distances(pictures.dino), "diversity_lpips": pictures.lpips}
+    details = {"diversity_dino": {}, "diversity_lpips": {"weights": pictures.lpips_weights}}
+    scores = [
+        Score(name=name, by_prompt=metrics.distance_by_prompt(values, pictures.prompts), details=details[name])
+        for name, values in distances.items()
+        if values is not None
+    ]
+    return [score for score in scores if score.by_prompt]
+
+
+def measure_drift(
+    adapted: tuple[Float[Tensor, "G D"], Float[Tensor, "G C"]],
+    base: tuple[Float[Tensor, "G D"], Float[Tensor, "G C"]],
+    prompts: Int[Tensor, "G"],
+) -> list[Score]:
+    """Returns [drift_dino, drift_clip_i] from (DINO, CLIP) of the adapted model's pictures and of their base twins."""
+    return [
+        Score(
+            name=name,
+            by_prompt=metrics.mean_by_prompt(1 - metrics.matched_similarity(own, twin), prompts, pairs_each=1),
+        )
+        for name, own, twin in zip(("drift_dino", "drift_clip_i"), adapted, base, strict=True)
+    ]
+
+
+def measure_pres(subject: EmbeddedSubject) -> Score:
+    """Returns DreamBooth's prior-preservation score of class pictures: their DINO similarity to the subject."""
+    similarity = metrics.reference_similarity(subject.photos_dino, subject.pictures.dino)
+    photos = len(subject.photos_dino)
+    by_prompt = metrics.mean_by_prompt(similarity, subject.pictures.prompts, pairs_each=photos)
+    return Score(name="pres", by_prompt=by_prompt, photos=photos)
+
+
+def _fidelity(subject: EmbeddedSubject, sources: Sequence[EmbeddedSubject]) -> list[Score]:
+    prompts = torch.cat([source.pictures.prompts for source in sources])
+    vectors = {
+        "dino": (subject.photos_dino, torch.cat([source.pictures.dino for source in sources])),
+        "clip_i": (subject.photos_clip, torch.cat([source.pictures.clip for source in sources])),
+    }
+    return [
+        Score(
+            name=name,
+            by_prompt=metrics.mean_by_prompt(
+                metrics.reference_similarity(photos, pictures), prompts, pairs_each=len(photos)
+            ),
+            photos=len(photos),
+        )
+        for name, (photos, pictures) in vectors.items()
+    ]
+
+
+def _class_hits(pictures: Pictures) -> Bool[Tensor, "G"]:
+    """Each picture against its own prompt under every class word: only the class differs."""
+    candidates = pictures.class_texts[:, pictures.prompts].double()  # (K, G, C)
+    cosines = torch.einsum("kgc,gc->gk", candidates, pictures.clip.double())
+    own = cosines[:, [pictures.own_class]]
+    cosines[:, pictures.own_class] = -2.0
+    return (own > cosines).all(dim=1)
+
+
+def _per_picture(name: str, values: Tensor, pictures: Pictures, **details: Any) -> Score:
+    by_prompt = metrics.mean_by_prompt(values, pictures.prompts, pairs_each=1)
+    return Score(name=name, by_prompt=by_prompt, details=details)

@@ -1,0 +1,213 @@
+"""What there is to judge: the picture sets of a run folder, or folders of pictures made anywhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from delora_eval.scoring.judges.preprocessing import list_pictures
+from delora_sd.data.subjects import find_photos
+from delora_sd.errors import UserError, nearest_name
+from delora_sd.files.run_folder import RunFolder, read_json
+from delora_sd.generation.requests import LISTING, read_listing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One generated picture and what decided it."""
+
+    file: Path
+    prompt: str = ""
+    """Empty when nobody knows it."""
+    template: str = ""
+    prompt_index: int = 0
+    seed: int = 0
+    names_subject: bool = True
+    """False: a class prompt, without the identifier."""
+    text: str = ""
+    """The prompt without the identifier: what an encoder that never met the identifier can read."""
+    settings: tuple[tuple[str, Any], ...] = ()
+    """Sampling settings; two pictures are comparable when these are equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSet:
+    """Pictures of one subject made alike; either all of their prompts name the subject, or none."""
+
+    name: str
+    subject: str
+    pictures: tuple[Picture, ...]
+    step: int | None = None
+    strength: float | None = None
+    is_base: bool = False
+    """True: no adapter took part; the base model's own pictures."""
+    base: str | None = None
+    random_weights: bool = False
+    """True: the base model was untrained; its pictures mean nothing."""
+
+    @property
+    def names_subject(self) -> bool:
+        return self.pictures[0].names_subject
+
+
+SAMPLING = ("num_inference_steps", "guidance", "negative_prompt", "size_px", "base")
+
+
+def without_identifier(prompt: str, identifier: str) -> str:
+    """Returns `a dog in the snow` for `a qwe dog in the snow`."""
+    words = identifier.split()
+    kept, rest = [], prompt.split()
+    while rest:
+        if words and rest[: len(words)] == words:
+            rest = rest[len(words) :]
+        else:
+            kept.append(rest.pop(0))
+    return " ".join(kept)
+
+
+def read_run_sets(run: RunFolder, *, subject: str, identifier: str, names: Sequence[str] = ()) -> list[PictureSet]:
+    """Returns the picture sets of a run, by name.
+
+    Raises:
+        UserError: no pictures yet, an unknown set, or a listed picture that is not there.
+    """
+    folders = sorted(path.parent for path in run.images.glob(f"*/{LISTING}"))
+    known = tuple(folder.name for folder in folders)
+    if not known:
+        raise UserError(f"{run.path}: no pictures to score; make them with `delora-sd generate {run.path}`")
+    for name in names:
+        if name not in known:
+            raise UserError(f"sets={name}: no such picture set in {run.images}{nearest_name(name, known)}")
+    sets = [_read_set(folder, subject, identifier) for folder in folders if not names or folder.name in names]
+    return [part for pictures in sets for part in _split(pictures)]
+
+
+def read_folder_sets(
+    folder: Path, subjects: Sequence[str], *, identifier: str, prompts: str | None
+) -> list[PictureSet]:
+    """Returns one set per subject from a folder of pictures made anywhere.
+
+    One subject: the pictures lie in the folder, or in one named after it. More: folders `dog` or `dog-7` (OFT's).
+    """
+    if not folder.is_dir():
+        raise UserError(f"generated={folder}: no such folder")
+    if (folder / LISTING).exists():
+        if len(subjects) > 1:
+            raise UserError(f"generated={folder}: pictures of one subject, but reference has {len(subjects)} subjects")
+        return _split(_read_set(folder, subjects[0], identifier))
+    if len(subjects) == 1 and list_pictures(folder):
+        return [_loose_set(folder, subjects[0], list_pictures(folder), identifier, prompts)]
+    return [_subject_folders(folder, subject, subjects, identifier, prompts) for subject in subjects]
+
+
+def read_reference(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Returns {subject: photos}: the folder's own photos, or those of each folder in it."""
+    if not folder.is_dir():
+        raise UserError(f"reference={folder}: no such folder")
+    if list_pictures(folder):
+        return {folder.resolve().name: find_photos(folder)}
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and list_pictures(path))
+    if not inner:
+        raise UserError(f"reference={folder}: no photos (.jpg, .png, .webp) in it, nor in folders in it")
+    return {path.name: find_photos(path) for path in inner}
+
+
+def _read_set(folder: Path, subject: str, identifier: str) -> PictureSet:
+    lines = read_listing(folder / LISTING)
+    missing = [line["file"] for line in lines if not (folder / line["file"]).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(lines)} listed pictures are missing ({missing[0]}, ...); "
+            "run the same `delora-sd generate` again to make them"
+        )
+    first = lines[0] if lines else {}
+    return PictureSet(
+        name=folder.name,
+        subject=subject,
+        pictures=tuple(_read_picture(folder, line, identifier) for line in lines),
+        step=first.get("step"),
+        strength=first.get("strength"),
+        is_base=first.get("strength") == 0 and not first.get("extra_adapters"),
+        base=first.get("base"),
+        random_weights=any(line.get("random_weights", False) for line in lines),
+    )
+
+
+def _split(pictures: PictureSet) -> list[PictureSet]:
+    """Returns the set; when its prompts are mixed, the class prompts become a set of their own. Empty sets vanish."""
+    named = tuple(picture for picture in pictures.pictures if picture.names_subject)
+    plain = tuple(picture for picture in pictures.pictures if not picture.names_subject)
+    name = f"{pictures.name} (class prompts)" if named else pictures.name
+    parts = [replace(pictures, pictures=named), replace(pictures, name=name, pictures=plain)]
+    return [part for part in parts if part.pictures]
+
+
+def _read_picture(folder: Path, line: dict[str, Any], identifier: str) -> Picture:
+    prompt = line.get("prompt", "")
+    text = without_identifier(prompt, identifier)
+    return Picture(
+        file=folder / line["file"],
+        prompt=prompt,
+        template=line.get("template", ""),
+        prompt_index=line.get("prompt_index", 0),
+        seed=line.get("seed", 0),
+        names_subject=text != " ".join(prompt.split()) or not prompt,
+        text=text,
+        settings=tuple((key, line.get(key)) for key in SAMPLING),
+    )
+
+
+def _subject_folders(
+    folder: Path, subject: str, subjects: Sequence[str], identifier: str, prompts: str | None
+) -> PictureSet:
+    """`dog` and `dog-7`, but never `backpack_dog-7`: names are matched whole."""
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_of(path.name, subject)]
+    files = [file for path in inner for file in list_pictures(path)]
+    if not files:
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
+        raise UserError(
+            f"generated={folder}: no pictures of subject '{subject}' (expected a folder {subject}, "
+            f"as in reference); found {found}"
+        )
+    if len(inner) == 1 and (inner[0] / LISTING).exists():
+        return _read_set(inner[0], subject, identifier)
+    return _loose_set(folder, subject, files, identifier, prompts)
+
+
+def _is_of(folder: str, subject: str) -> bool:
+    stem, dash, index = folder.rpartition("-")
+    return folder == subject or (bool(dash) and stem == subject and index.isdigit())
+
+
+def _loose_set(folder: Path, subject: str, files: list[Path], identifier: str, prompts: str | None) -> PictureSet:
+    texts = _read_prompts(Path(prompts).expanduser(), folder, files) if prompts else [""] * len(files)
+    order = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+    pictures = tuple(
+        Picture(
+            file=file,
+            prompt=text,
+            template=text,
+            prompt_index=order[text],
+            text=without_identifier(text, identifier),
+        )
+        for file, text in zip(files, texts, strict=True)
+    )
+    return PictureSet(name=folder.resolve().name, subject=subject, pictures=pictures)
+
+
+def _read_prompts(source: Path, folder: Path, files: list[Path]) -> list[str]:
+    """Returns each picture's prompt, from {picture: prompt} or from one line per picture."""
+    if source.suffix == ".json":
+        table = read_json(source)
+        names = [file.relative_to(folder).as_posix() for file in files]
+        missing = [name for name in names if not isinstance(table, dict) or not isinstance(table.get(name), str)]
+        if missing:
+            raise UserError(f"prompts={source}: no prompt for {len(missing)} pictures, such as '{missing[0]}'")
+        return [table[name] for name in names]
+    try:
+        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"prompts={source}: cannot be read ({error})") from None
+    if len(lines) != len(files):
+        raise UserError(f"prompts={source}: {len(lines)} lines for {len(files)} pictures; expected one per picture")
+    return lines

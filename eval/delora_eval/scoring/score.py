@@ -1,0 +1,195 @@
+"""`delora-sd score`: pictures and photos in, scores.jsonl out. Scored again only when something changed.
+
+One line per (set, protocol, score): its total (`prompt` null) and one line per prompt; over several subjects also the
+pooled total (`subject` null). Every line carries what its number depends on: `protocol`, `encoder`, `weights` (hash),
+`pairs`, `images`, `photos`, `random_weights` (of the encoder), `random_base` (of the model that drew the pictures),
+`inputs` (fingerprint of all of it), and for some scores `threshold` or `candidates`.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from delora_eval.scoring.groups import Scored, score_group, score_photos
+from delora_eval.scoring.judges.embedding import Judge, hash_files, use_weights
+from delora_eval.scoring.judges.preprocessing import hash_file
+from delora_eval.scoring.judges.protocols import Protocol, find_protocol, modify
+from delora_eval.scoring.measures.measure import Score
+from delora_eval.scoring.measures.metrics import SCORES, PairMean, pool
+from delora_eval.scoring.picture_sets import PictureSet
+from delora_eval.scoring.score_lines import read_scores
+from delora_eval.scoring.task import Task, read_task
+from delora_eval.settings import ScoreConfig
+from delora_sd.files.locks import hold
+from delora_sd.files.run_folder import write_lines
+
+SCORES_VERSION = 1
+"""Part of every fingerprint: when a score's definition changes, old lines are made again."""
+
+REFERENCE_SET = "reference photos"
+"""The real-photo ceiling stands under this name in `set`."""
+
+
+def score(config: ScoreConfig) -> None:
+    """Scores what the settings name, writes the lines and prints the totals."""
+    from delora_eval.scoring.summary import print_scores
+
+    task = read_task(config)
+    protocols = find_protocols(config, task)
+    names = [protocol.name for protocol in protocols]
+    with hold(task.output.with_name(f".{task.output.name}.lock"), guarding=task.output, setting="output"):
+        lines = score_task(Judge(config=config.encoders), protocols, task)
+    print_scores([line for line in lines if line["protocol"] in names], task.output)
+
+
+def find_protocols(config: ScoreConfig, task: Task) -> list[Protocol]:
+    """Returns the protocols asked for; the explicit options become part of their names."""
+    automatic = "miniature" if task.base == "miniature" else "dreambooth"
+    protocols = [find_protocol(automatic if name == "auto" else name) for name in config.protocol]
+    if config.clip_t_identifier:
+        protocols = [modify(protocol, "identifier") for protocol in protocols]
+    if config.oft_substring_bug:
+        protocols = [modify(protocol, "substring_bug") for protocol in protocols]
+    return list(dict.fromkeys(protocols))
+
+
+def score_task(judge: Judge, protocols: Sequence[Protocol], task: Task) -> list[dict[str, Any]]:
+    """Returns all lines of the output file; sets whose inputs did not change keep theirs, and then no model loads.
+
+    Many tasks may share one `judge`: encoders load once, a photo is encoded once.
+    """
+    for protocol in protocols:
+        for view in (protocol.dino, protocol.clip):
+            use_weights(judge, view.encoder)  # missing weights are said before any picture is read
+    lines = before = read_scores(task.output)
+    try:
+        for protocol in protocols:
+            for group in ((), *task.groups):
+                lines = _update(lines, judge, protocol, task, group)
+    except KeyboardInterrupt:
+        write_lines(task.output, lines)  # asked to stop: the groups that are scored are kept
+        raise
+    if lines != before:
+        write_lines(task.output, lines)
+    return lines
+
+
+def _update(
+    lines: list[dict[str, Any]], judge: Judge, protocol: Protocol, task: Task, group: tuple[PictureSet, ...]
+) -> list[dict[str, Any]]:
+    """Returns the lines with this group's up to date; the empty group is the photos themselves."""
+    name = group[0].name if group else REFERENCE_SET
+    inputs = _fingerprint(judge, protocol, task, group)
+    old = [line for line in lines if (line["set"], line["protocol"]) == (name, protocol.name)]
+    if old and all(line["inputs"] == inputs for line in old):
+        return lines
+    if group:
+        scored = score_group(
+            judge, protocol, group, subjects=task.subjects, base_sets=task.base_sets, options=task.options
+        )
+    else:
+        scored = score_photos(judge, protocol, list(task.subjects.values()))
+    stamp = {"set": name, "protocol": protocol.name, "inputs": inputs} | _origin(group)
+    fresh = [line for scores in scored for line in _subject_lines(judge, protocol, scores, stamp)]
+    fresh += _pooled_lines(judge, protocol, scored, stamp)
+    return [line for line in lines if line not in old] + fresh
+
+
+def _fingerprint(judge: Judge, protocol: Protocol, task: Task, group: Sequence[PictureSet]) -> str:
+    """Returns the hash of everything the group's numbers depend on."""
+    lpips = task.options.lpips_weights
+    base = [picture for pictures in task.base_sets if group for picture in pictures.pictures]
+    own = [picture for pictures in group for picture in pictures.pictures]
+    facts = {
+        "version": SCORES_VERSION,
+        "protocol": repr(protocol),
+        "weights": [use_weights(judge, view.encoder).hash for view in (protocol.dino, protocol.clip)],
+        "photos": {name: hash_files(judge, subject.photos) for name, subject in task.subjects.items()},
+        "classes": {name: (subject.class_word, subject.is_live) for name, subject in task.subjects.items()},
+        "pictures": [
+            (key, picture.prompt, picture.text, picture.seed)
+            for key, picture in zip(hash_files(judge, [picture.file for picture in own]), own, strict=True)
+        ],
+        "base": hash_files(judge, [picture.file for picture in base]),
+        "copy_similarity": task.options.copy_similarity,
+        "lpips": hash_file(lpips) if lpips else None,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _origin(group: Sequence[PictureSet]) -> dict[str, Any]:
+    """Returns where the pictures come from."""
+    if not group:
+        return {"step": None, "strength": None, "base": None, "random_base": False}
+    first = group[0]
+    random_base = any(pictures.random_weights for pictures in group)
+    return {"step": first.step, "strength": first.strength, "base": first.base, "random_base": random_base}
+
+
+def _subject_lines(judge: Judge, protocol: Protocol, scored: Scored, stamp: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns, for each score of a subject, its total and one line per prompt."""
+    lines = []
+    for item in scored.scores:
+        common = stamp | _source(judge, protocol, item) | {"subject": scored.subject, "photos": item.photos}
+        total = _line(common, item.total, prompt=None, prompt_index=None)
+        lines.append(total | {"num_black": scored.num_black} | item.details)
+        lines += [
+            _line(common, mean, prompt=scored.prompts[index], prompt_index=index)
+            for index, mean in sorted(item.by_prompt.items())
+            if index in scored.prompts
+        ]
+    return lines
+
+
+def _pooled_lines(
+    judge: Judge, protocol: Protocol, scored: Sequence[Scored], stamp: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Returns the total over several subjects, pooled as the protocol says; [] for one subject."""
+    if len(scored) < 2:
+        return []
+    by_name: dict[str, list[Score]] = {}
+    for subject in scored:
+        for item in subject.scores:
+            by_name.setdefault(item.name, []).append(item)
+    return [
+        _line(
+            stamp
+            | _source(judge, protocol, items[0])
+            | {"subject": None, "photos": sum(item.photos for item in items)},
+            pool([item.total for item in items], protocol.pooling),
+            prompt=None,
+            prompt_index=None,
+        )
+        | {"subjects": len(items), "pooling": protocol.pooling}
+        for items in by_name.values()
+    ]
+
+
+def _source(judge: Judge, protocol: Protocol, item: Score) -> dict[str, Any]:
+    """Returns whose number it is: score, encoder and weights."""
+    encoder = SCORES[item.name].encoder
+    if encoder == "lpips":
+        return {
+            "score": item.name,
+            "encoder": "lpips/alex",
+            "weights": item.details["weights"],
+            "random_weights": False,
+        }
+    weights = use_weights(judge, {"dino": protocol.dino, "clip": protocol.clip}[encoder].encoder)
+    return {
+        "score": item.name,
+        "encoder": weights.spec.id,
+        "weights": weights.hash,
+        "random_weights": weights.is_random,
+    }
+
+
+def _line(common: dict[str, Any], mean: PairMean, *, prompt: str | None, prompt_index: int | None) -> dict[str, Any]:
+    return common | {
+        "value": None if mean.pairs == 0 else round(mean.value, 6),
+        "pairs": mean.pairs,
+        "images": mean.images,
+        "prompt": prompt,
+        "prompt_index": prompt_index,
+    }

@@ -1,0 +1,90 @@
+"""What one `score` command looks at: subjects, photos and picture sets, from a run folder or from two folders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from delora_eval.scoring.assemble import Options
+from delora_eval.scoring.picture_sets import PictureSet, read_folder_sets, read_reference, read_run_sets
+from delora_eval.settings import ScoreConfig
+from delora_sd.config.load import load_config
+from delora_sd.data.subjects import Subject, dreambooth, is_live_class, load_subject
+from delora_sd.errors import UserError
+from delora_sd.files.run_folder import RunFolder
+from delora_sd.settings import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """All that one `score` command looks at."""
+
+    subjects: dict[str, Subject]
+    groups: tuple[tuple[PictureSet, ...], ...]
+    """Sets that are scored together, one per subject."""
+    options: Options
+    output: Path
+
+    @property
+    def base(self) -> str | None:
+        return next((pictures.base for group in self.groups for pictures in group if pictures.base), None)
+
+    @property
+    def base_sets(self) -> list[PictureSet]:
+        return [pictures for group in self.groups for pictures in group if pictures.is_base]
+
+
+def read_task(config: ScoreConfig) -> Task:
+    """Returns what to score. Raises UserError when the settings name nothing, or two things."""
+    folders = (config.reference, config.generated)
+    if config.run is not None and folders == (None, None):
+        return _read_run(config)
+    if config.run is None and None not in folders:
+        return _read_folders(config)
+    raise UserError("what to score: give a run folder, or both reference=PHOTOS and generated=PICTURES")
+
+
+def _read_run(config: ScoreConfig) -> Task:
+    run = RunFolder(Path(config.run).expanduser())
+    run.check_version()
+    if not run.config.exists():
+        raise UserError(
+            f"{run.path} is not a run folder (no config.yaml); train first, or use reference= and generated="
+        )
+    settings = load_config(TrainConfig, [run.config], [])
+    subject = load_subject(settings.data)
+    sets = read_run_sets(run, subject=subject.name, identifier=settings.data.identifier, names=config.sets)
+    return Task(
+        subjects={subject.name: subject},
+        groups=tuple((pictures,) for pictures in sets),
+        options=_options(config, settings.data.identifier),
+        output=_output(config, run.scores),
+    )
+
+
+def _read_folders(config: ScoreConfig) -> Task:
+    photos = read_reference(Path(config.reference).expanduser())
+    folder = Path(config.generated).expanduser()
+    sets = read_folder_sets(folder, list(photos), identifier=config.identifier, prompts=config.prompts)
+    known = dreambooth()["subjects"]
+    subjects = {}
+    for name, files in photos.items():
+        word = config.class_word or known.get(name, "")
+        is_live = bool(word) and is_live_class(word)
+        subjects[name] = Subject(name=name, class_word=word, is_live=is_live, photos=files)
+    names = dict.fromkeys(pictures.name for pictures in sets)
+    return Task(
+        subjects=subjects,
+        groups=tuple(tuple(pictures for pictures in sets if pictures.name == name) for name in names),
+        options=_options(config, config.identifier),
+        output=_output(config, folder / "scores.jsonl"),
+    )
+
+
+def _options(config: ScoreConfig, identifier: str) -> Options:
+    lpips = Path(config.lpips_weights).expanduser() if config.lpips_weights else None
+    if lpips is not None and not lpips.is_file():
+        raise UserError(f"lpips_weights={lpips}: no such file")
+    return Options(identifier=identifier, copy_similarity=config.copy_similarity, lpips_weights=lpips)
+
+
+def _output(config: ScoreConfig, default: Path) -> Path:
+    return Path(config.output).expanduser() if config.output else default

@@ -1,0 +1,93 @@
+#!/usr/bin/env python
+"""The real SD 1.5 architecture with random weights through the main program: two 512 px training steps and one image.
+
+    python scripts/bench/smoke_full_size.py                    # about five minutes and 12 GB on two CPU cores
+    python scripts/bench/smoke_full_size.py --photos ~/rex     # your own photos instead of drawn ones
+
+No download. Its pictures mean nothing (every output is stamped RANDOM); sizes, counts, seconds and memory do.
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+from delora_sd.adapters.exchange.formats import load_adapter
+from delora_sd.files.run_folder import RunFolder
+from delora_sd.generation.generate import generate
+from delora_sd.settings import DataConfig, GenerateConfig, ModelConfig, TrainConfig, TrainingConfig
+from delora_sd.training.recipe import train
+
+EXPECTED_LAYERS = 128
+EXPECTED_PARAMETERS = 3_188_864
+"""DeLoRA r 16 on to_q, to_k, to_v, to_out.0 of SD 1.5: 16 * (99,456 + 99,840) + 128."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, help="folder of photos; none: four drawn ones")
+    parser.add_argument("--inference-steps", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        photos = arguments.photos or draw_photos(Path(folder) / "photos")
+        run = RunFolder(Path(folder) / "run")
+        config = TrainConfig(
+            output_dir=str(run.path),
+            model=ModelConfig(base="sd15-architecture", offline=True),
+            data=DataConfig(photos=str(photos), class_word="toy"),
+            training=TrainingConfig(num_steps=2, prior_weight=0.0, log_every=1),
+        )
+        timed("train two steps", lambda: train(config))
+        is_right = check_adapter(run)
+        request = GenerateConfig(
+            run=str(run.path),
+            prompts=("a {identifier} {class_word} on the beach",),
+            images_per_prompt=1,
+            num_inference_steps=arguments.inference_steps,
+        )
+        images = timed(f"one image, {arguments.inference_steps} steps", lambda: generate(request))
+        print(f"image: {sorted(images.glob('*.png'))[0].name}")
+    print(f"peak memory: {peak_memory_gb():.1f} GB")
+    return 0 if is_right else 1
+
+
+def draw_photos(folder: Path) -> Path:
+    """Writes four 512 px pictures of a ball in different places."""
+    folder.mkdir(parents=True)
+    for index in range(4):
+        image = Image.new("RGB", (512, 512), (200 - 30 * index, 220, 160 + 20 * index))
+        left = 60 + 70 * index
+        ImageDraw.Draw(image).ellipse((left, 150, left + 220, 370), fill=(200, 60, 40))
+        image.save(folder / f"{index:02d}.png")
+    return folder
+
+
+def timed(what: str, work):
+    began = time.monotonic()
+    result = work()
+    print(f"{what}: {time.monotonic() - began:.1f} s, loading included", flush=True)
+    return result
+
+
+def check_adapter(run: RunFolder) -> bool:
+    adapter = load_adapter(run.adapter)
+    layers, parameters = len(adapter.specs()), adapter.num_parameters()
+    print(
+        f"layers: {layers} (expected {EXPECTED_LAYERS}); trainable: {parameters:,} (expected {EXPECTED_PARAMETERS:,})"
+    )
+    return (layers, parameters) == (EXPECTED_LAYERS, EXPECTED_PARAMETERS)
+
+
+def peak_memory_gb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+if __name__ == "__main__":
+    sys.exit(main())

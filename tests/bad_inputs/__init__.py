@@ -1,1 +1,0 @@
-"""What people give by mistake, by area; `tests/test_bad_inputs.py` puts each through the real command line."""
