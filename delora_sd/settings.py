@@ -39,6 +39,9 @@ class DataConfig:
     """What the subject is: dog, backpack, toy. Needed with `data.photos`; known for dataset subjects."""
     is_live: bool | None = None
     """True: animals and people (hats, outfits in the prompt list); false: objects. none: known from the class word."""
+    hold_out: int = 0
+    """Photos never trained on, kept to score against; which ones is a function of (subject, seed).
+    0: train on all, as the paper does. At least 2 photos must remain."""
     identifier: str = "qwe"
     """Rare token that will name the subject."""
     instance_template: str = "a photo of {identifier} {class_word}"

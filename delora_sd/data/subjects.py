@@ -36,6 +36,8 @@ class Subject:
     """True: animals and people, which have their own prompt list."""
     photos: tuple[Path, ...]
     """Sorted by name."""
+    held_out: tuple[Path, ...] = ()
+    """Photos set apart by `data.hold_out`: never trained on; not among `photos`."""
 
 
 def load_subject(config: DataConfig) -> Subject:

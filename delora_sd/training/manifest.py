@@ -36,6 +36,7 @@ def describe_run(config: TrainConfig, subject: Subject, base: Base, trainable_pa
         },
         "subject": {"name": subject.name, "class_word": subject.class_word, "is_live": subject.is_live},
         "photos": {photo.name: hash_file(photo) for photo in subject.photos},
+        "held_out": {photo.name: hash_file(photo) for photo in subject.held_out},
         "trainable_parameters": trainable_parameters,
     }
 

@@ -6,7 +6,8 @@ import torch
 from accelerate import Accelerator
 
 from delora_sd.adapters.attach import check_layers
-from delora_sd.data.subjects import Subject, load_subject
+from delora_sd.data.held_out import load_run_subject
+from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.parts import load_unet, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
@@ -31,7 +32,7 @@ class Plan:
 
 def make_plan(runs: list[RunFolder], configs: list[TrainConfig]) -> Plan:
     check_pack(configs)
-    subjects = [load_subject(config.data) for config in configs]
+    subjects = [load_run_subject(config) for config in configs]
     for config, subject in zip(configs, subjects, strict=True):
         check_prompts(config, subject)
     model = configs[0].model

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -262,3 +263,28 @@ def test_accelerate_launch_with_a_saved_config_trains_the_same_adapter(config: T
     run_door(launched, accelerate, tmp_path)
     ours, theirs = (adapter_tensors(RunFolder(Path(c.output_dir))) for c in (launched, config))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_held_out_photos_leave_no_trace_in_the_adapter(config: TrainConfig, tmp_path: Path):
+    """A run that holds a photo out equals one that never had it, also beside a run that trains on all."""
+    divided = replace(config, output_dir=str(tmp_path / "divided"), data=replace(config.data, hold_out=1))
+    recipe.train_pack([divided, replace(config, output_dir=str(tmp_path / "all"))])
+    manifest = read_json(RunFolder(tmp_path / "divided").manifest)
+    assert len(manifest["held_out"]) == 1 and len(manifest["photos"]) == 3
+    assert not manifest["held_out"].keys() & manifest["photos"].keys()
+    photos = tmp_path / Path(config.data.photos).name
+    photos.mkdir()
+    for name in manifest["photos"]:
+        shutil.copy(Path(config.data.photos) / name, photos / name)
+    fewer = replace(config, output_dir=str(tmp_path / "fewer"), data=replace(config.data, photos=str(photos)))
+    recipe.train_pack([fewer, replace(fewer, output_dir=str(tmp_path / "twin"))])
+    ours, theirs, whole = (adapter_tensors(RunFolder(tmp_path / name)) for name in ("divided", "fewer", "all"))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-5)
+    assert any(not torch.allclose(tensor, whole[name], atol=1e-3) for name, tensor in ours.items())
+
+
+def test_another_number_of_held_out_photos_is_another_run(config: TrainConfig):
+    recipe.train(with_training(config, num_steps=2))
+    with pytest.raises(UserError, match=r"data\.hold_out=0, now it is 1"):
+        recipe.train(replace(with_training(config, num_steps=2), data=replace(config.data, hold_out=1)))

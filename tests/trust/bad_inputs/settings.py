@@ -54,6 +54,11 @@ REFUSED = (
     Case(name="a value for a section", command=file("adapter: delora\n"), says=("my.yaml", "adapter", "rank")),
     Case(name="a list for a file", command=file("- seed\n- 1\n"), says=("my.yaml", "`key: value`", "a list of 2")),
     Case(
+        name="more photos held out than can be spared",
+        command=given("data.hold_out=3"),
+        says=("data.hold_out: 3 of the 4 photos", "at least 2 must remain", "at most 2"),
+    ),
+    Case(
         name="two subjects",
         command=given("data.subject=dog", "data.dataset=miniature"),
         says=("data.subject=dog", "data.photos=", "both given", "give one"),

@@ -62,7 +62,7 @@ def run_phases(config: BenchmarkConfig, stages: Stages, run_cells: RunCells) -> 
 def check_door(bench: Bench, cells: list[Cell]) -> None:
     """Raises UserError for what would stop every cell later: photos, settings, encoders; looks at open cells only."""
     from delora_eval.scoring.judges.protocols import find_protocol
-    from delora_sd.data.subjects import load_subject
+    from delora_sd.data.held_out import load_run_subject
     from delora_sd.training.door import check_config
 
     config = bench.config
@@ -80,8 +80,8 @@ def check_door(bench: Bench, cells: list[Cell]) -> None:
     left = open_cells(bench, cells)
     for cell in {cell.row: cell for cell in left if cell.train}.values():
         check_config(replace(cell.train, output_dir=str(bench.folder.path)))
-    for data in {cell.subject: cell.train.data for cell in left if cell.train}.values():
-        load_subject(data)
+    for train in {cell.subject: cell.train for cell in left if cell.train}.values():
+        load_run_subject(train)
 
 
 def share_cells(index: int, count: int, *, owner: str | None = None) -> RunCells:
