@@ -26,13 +26,18 @@ MAX_DEPTH = 50
 _PLAIN_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 
-def load_config(schema: type[Config], files: list[str | Path], overrides: list[str]) -> Config:
+def load_config(
+    schema: type[Config], files: list[str | Path], overrides: list[str], *, start: Config | None = None
+) -> Config:
     """Returns a frozen `schema`: its defaults, overridden by YAML files left to right, then by key=value.
+
+    Args:
+        start: Takes the place of the defaults.
 
     Raises:
         UserError: unknown key (names the nearest), wrong type, unreadable file.
     """
-    config = schema()
+    config = start or schema()
     for file in files:
         config = with_settings(config, _read_words(file), source=str(file))
     for override in overrides:

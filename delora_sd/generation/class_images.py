@@ -6,7 +6,6 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from delora_sd.data.prompts import Prompt, class_prompt
@@ -41,7 +40,7 @@ def ensure_class_images(base: Base, model: ModelConfig, data: DataConfig, *, cla
     sampling = SamplingSettings(
         num_inference_steps=NUM_INFERENCE_STEPS, guidance=GUIDANCE, negative_prompt="", size_px=base.size_px
     )
-    facts = {"prompt": text, "base": base.fingerprint, "dtype": str(dtype), **asdict(sampling)}
+    facts = {"prompt": text, "base": base.fingerprint, "dtype": str(dtype), **sampling.facts()}
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_folder() / "class_images" / f"{slug(class_word)}-{name}"
     with _waiting_for(folder):

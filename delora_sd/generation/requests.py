@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,15 @@ class SamplingSettings:
     """1: the prompt alone; above: away from the negative prompt."""
     negative_prompt: str
     size_px: int
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what names a set. A field that comes later has a default, what was drawn without it, and counts only
+        where it differs: pictures that were drawn before it existed keep their set."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.default is MISSING or getattr(self, field.name) != field.default
+        }
 
 
 def check_sampling(section: str, *, num_inference_steps: int, guidance: float) -> None:
@@ -106,14 +115,14 @@ def describe_set(
         "base": base.fingerprint,
         "precision": precision,
         "prompts": [prompt.text for prompt in prompts],
-        **asdict(sampling),
+        **sampling.facts(),
     }
     label = "base" if not active else "final" if step is None else f"step-{step:06d}"
     facts = {
         "adapter": main if active else None,
         "step": step if active else None,
         "strength": active.get(main, 0.0) if main else 0.0,
-        **asdict(sampling),
+        **sampling.facts(),
         "base": base.name,
         "random_weights": base.has_random_weights,
     }

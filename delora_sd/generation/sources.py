@@ -5,12 +5,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from delora_sd.config.load import load_config
+from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.subjects import class_facts
 from delora_sd.errors import UserError
 from delora_sd.files.records import check_record
 from delora_sd.files.run_folder import RunFolder, read_json
-from delora_sd.settings import GenerateConfig, ModelConfig, TrainConfig
+from delora_sd.settings import GenerateConfig, ModelConfig
 
 BASE = "base"
 """`run=base`: no adapter, the base model's own pictures."""
@@ -69,7 +69,7 @@ _ADAPTER_SUFFIXES = (".json", ".safetensors")
 
 def _run_source(config: GenerateConfig, run: RunFolder) -> Source:
     run.check_version()
-    train = load_config(TrainConfig, [run.config], [])
+    train = read_run_settings(run.config)
     adapter = _run_adapter(config, run)
     subject = _trained_subject(run)
     output = RunFolder(Path(config.output_dir).expanduser()) if config.output_dir else run

@@ -3,7 +3,8 @@
 import math
 
 from delora_sd.adapters.attach import check_known
-from delora_sd.config.load import flatten, load_config
+from delora_sd.config.deciding import is_deciding, read_run_settings
+from delora_sd.config.load import flatten
 from delora_sd.data.prompts import class_prompt, instance_prompt, render_prompt
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.folder_checks import check_side
@@ -12,18 +13,6 @@ from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.requests import check_sampling
 from delora_sd.settings import TrainConfig
 from delora_sd.training.packing import differing_field
-
-FREE_ON_RESUME = (
-    "output_dir",
-    "model.offline",
-    "training.checkpoint_every",
-    "training.keep_checkpoints",
-    "training.log_every",
-    "training.tracker",
-    "preview.",
-)
-"""Settings that decide nothing in the result and may change between two calls."""
-
 
 MAX_COUNT = 1_000_000
 """Nobody means more photos, pictures or denoising steps than this; a slip of the keyboard would fill the memory."""
@@ -100,7 +89,7 @@ def check_resume(run: RunFolder, config: TrainConfig) -> None:
         raise UserError(f"output_dir {run.path} is a file; give a folder")
     if not run.config.exists():
         return
-    before, now = flatten(load_config(TrainConfig, [run.config], [])), flatten(config)
+    before, now = flatten(read_run_settings(run.config)), flatten(config)
     changed = [key for key, value in now.items() if before[key] != value and not _is_free(key, before, now)]
     if changed:
         key = changed[0]
@@ -114,4 +103,4 @@ def check_resume(run: RunFolder, config: TrainConfig) -> None:
 def _is_free(key: str, before: dict, now: dict) -> bool:
     if key == "training.num_steps":
         return now[key] > before[key] and now["optimizer.schedule"] == "constant"
-    return any(key.startswith(free) if free.endswith(".") else key == free for free in FREE_ON_RESUME)
+    return not is_deciding(key)

@@ -38,15 +38,14 @@ def read_for_generation(path: Path) -> None:
 
 
 def read_to_resume(path: Path) -> None:
-    from delora_sd.config.load import load_config
+    from delora_sd.config.deciding import read_run_settings
     from delora_sd.files.run_folder import RunFolder
-    from delora_sd.settings import TrainConfig
     from delora_sd.training.checkpoints import last_common_step
     from delora_sd.training.door import check_resume
     from delora_sd.training.recipe import is_finished
 
     run = RunFolder(path)
-    config = load_config(TrainConfig, [run.config], [])
+    config = read_run_settings(run.config)
     check_resume(run, config)
     is_finished(run, config)
     run.read_failure()

@@ -1,8 +1,13 @@
+from dataclasses import field, make_dataclass, replace
+from pathlib import Path
+
 import pytest
 
 from delora_eval.benchmark import grid
 from delora_eval.benchmark.methods import read_methods, resolve
+from delora_sd.config import deciding
 from delora_sd.errors import UserError
+from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrainingConfig
 
 
 def test_grid_is_the_product_of_methods_subjects_seeds_and_settings(make_config):
@@ -23,13 +28,70 @@ def test_id_covers_what_decides_the_adapter_and_nothing_else(make_config):
     assert not set(ids()) & set(ids(train=train | {"training.batch_size": 2}))
 
 
-def test_id_is_stable_between_versions(make_config):
-    """A changed id would train every finished cell again."""
-    config = make_config(train={"model.base": "miniature", "data.dataset": make_config().train["data"]["dataset"]})
-    cell = grid.test_cells(config)[0]
-    settings = grid.deciding_settings(cell.train)
-    assert settings["seed"] == 0 and settings["data.subject"] == "dog" and "output_dir" not in settings
-    assert grid._hash({"a": 1, "b": [1, 2]}) == "e6f20bdc"
+def with_a_new_setting(monkeypatch, **default) -> type[TrainConfig]:
+    """Returns the settings as a later version will have them: one more in `training`."""
+    name, value = next(iter(default.items()))
+    training = make_dataclass(
+        "TrainingConfig", [(name, type(value), value)], bases=(TrainingConfig,), frozen=True, kw_only=True
+    )
+    train = make_dataclass(
+        "TrainConfig",
+        [("training", training, field(default_factory=training))],
+        bases=(TrainConfig,),
+        frozen=True,
+        kw_only=True,
+    )
+    monkeypatch.setattr(deciding, "TrainConfig", train)
+    return train
+
+
+def test_a_new_setting_leaves_every_hash_as_it_was(monkeypatch):
+    before = grid.training_hash(TrainConfig(seed=3))
+    later = with_a_new_setting(monkeypatch, ema_decay=0.0)
+    assert grid.training_hash(later(seed=3)) == before
+    assert grid.full_hash(later(seed=3)) == grid.full_hash(TrainConfig(seed=3))
+    used = later(seed=3, training=replace(later().training, ema_decay=0.99))
+    assert grid.training_hash(used) != before and grid.full_hash(used) is None
+
+
+def test_a_new_setting_that_is_on_by_default_makes_other_cells(monkeypatch):
+    before = grid.training_hash(TrainConfig())
+    monkeypatch.setitem(deciding.FIRST_DEFAULTS, "training.ema_decay", 0.0)
+    later = with_a_new_setting(monkeypatch, ema_decay=0.99)
+    assert grid.training_hash(later()) != before
+    assert grid.training_hash(later(training=replace(later().training, ema_decay=0.0))) == before
+
+
+def test_a_changed_default_leaves_the_hash_of_every_other_value(monkeypatch):
+    """As if eps had been 1e-6 before it became 1e-8."""
+    new, old, third = (TrainConfig(optimizer=OptimizerConfig(eps=eps)) for eps in (1e-8, 1e-6, 1e-4))
+    before = {name: grid.training_hash(config) for name, config in {"new": new, "old": old, "third": third}.items()}
+    monkeypatch.setitem(deciding.FIRST_DEFAULTS, "optimizer.eps", 1e-6)
+    assert grid.training_hash(old) == before["new"], "the old default is what names nothing"
+    assert grid.training_hash(new) not in before.values()
+    assert grid.training_hash(third) == before["third"]
+
+
+def test_hashes_are_those_of_yesterday():
+    """A changed hash would train every finished cell again. The full ones were written by the first edition."""
+    config = TrainConfig(seed=2, data=DataConfig(subject="dog"), adapter=AdapterConfig(rank=4, boundary=2.5))
+    assert (grid.training_hash(config), grid.full_hash(config)) == ("2ce0643f", "63ce0b89")
+    config = replace(
+        config,
+        model=ModelConfig(base="miniature"),
+        adapter=AdapterConfig(method="lora", rank_pattern={"mid": 2}),
+        optimizer=OptimizerConfig(lr=1e-3, betas=(0.8, 0.9)),
+        output_dir="anywhere",
+    )
+    assert (grid.training_hash(config), grid.full_hash(config)) == ("272bef46", "2ad0d554")
+
+
+def test_cells_that_the_first_edition_began_keep_their_names(make_config):
+    config = make_config()
+    new = grid.test_cells(config)
+    old = f"{new[0].method}-{new[0].subject}-s{new[0].seed}-{grid.full_hash(new[0].train)}"
+    (Path(config.output_dir) / "cells" / old).mkdir(parents=True)
+    assert [cell.id for cell in grid.test_cells(config)] == [old, *(cell.id for cell in new[1:])]
 
 
 def test_nested_dotted_and_command_line_settings_are_the_same(make_config):

@@ -1,6 +1,6 @@
 """Names of sets and pictures, and what is finished."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,15 @@ def test_set_is_named_by_step_and_all_that_decides_a_picture():
     ]
     assert len({name.rpartition("-")[2] for name in names if "step" not in name}) == len(names) - 1
     assert names[0].startswith("final-") and names[1].startswith("step-001400-") and _name() == names[0]
+
+
+def test_a_sampling_setting_that_comes_later_leaves_drawn_sets_their_names():
+    @dataclass(frozen=True, kw_only=True)
+    class Later(SamplingSettings):
+        sampler: str = "dpm"
+
+    assert _name() == "final-81e189f3" == _name(sampling=Later(**vars(SAMPLING))), "named so by the first edition"
+    assert _name(sampling=Later(**vars(SAMPLING), sampler="euler")) != _name()
 
 
 def test_base_pictures_are_named_alike_whatever_run_they_are_asked_of():

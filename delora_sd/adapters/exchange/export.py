@@ -21,7 +21,7 @@ from delora_sd.adapters.lowrank.methods import METHODS
 from delora_sd.adapters.lowrank.pack import ADAPTABLE
 from delora_sd.adapters.lowrank.quantization import dense_weight
 from delora_sd.adapters.peft.layout import PEFT_TYPES
-from delora_sd.config.load import load_config
+from delora_sd.config.deciding import read_run_settings
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import ExportConfig, ModelConfig, TrainConfig
@@ -109,7 +109,7 @@ def load_base_unet(folder: Path, base: str) -> nn.Module:
     run = find_run(folder)
     if run is None and not base:
         raise UserError(f"{folder} does not say which base it belongs to, and its update needs the frozen weights")
-    model = load_config(TrainConfig, [run.config], []).model if run else ModelConfig(base=base)
+    model = read_run_settings(run.config).model if run else ModelConfig(base=base)
     return load_unet(find_base(model), device="cpu", dtype=torch.float32)
 
 
@@ -167,7 +167,7 @@ def _lineage(adapter: Adapter, strength: float) -> dict[str, str]:
 
 def _rank_of_run(folder: Path) -> int:
     run = find_run(folder)
-    return load_config(TrainConfig, [run.config], []).adapter.rank if run else TrainConfig().adapter.rank
+    return read_run_settings(run.config).adapter.rank if run else TrainConfig().adapter.rank
 
 
 def _adapter_folder(config: ExportConfig) -> Path:

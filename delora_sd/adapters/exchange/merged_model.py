@@ -10,11 +10,11 @@ from delora_sd.adapters.exchange.formats import read_adapter_config
 from delora_sd.adapters.exchange.merging import check_strength, merged_adapters
 from delora_sd.adapters.exchange.provenance import find_run
 from delora_sd.adapters.exchange.updates import find_adapter
-from delora_sd.config.load import load_config
+from delora_sd.config.deciding import read_run_settings
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_json, write_folder, write_json
 from delora_sd.files.tensors import read_tensors, write_tensors
-from delora_sd.settings import MergeConfig, ModelConfig, TrainConfig
+from delora_sd.settings import MergeConfig, ModelConfig
 
 INDEX_FILE = "model_index.json"
 _COPIED = ("vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor")
@@ -58,7 +58,7 @@ def merge_checkpoint(config: MergeConfig) -> None:
 def _base_of(adapter: Path) -> ModelConfig:
     run = find_run(adapter)
     if run is not None:
-        return load_config(TrainConfig, [run.config], []).model
+        return read_run_settings(run.config).model
     base = None if adapter.is_file() else read_adapter_config(adapter).get("base_model_name_or_path")
     if not base:
         raise UserError(f"{adapter} does not say which base it belongs to; give a run folder")

@@ -8,7 +8,7 @@ from typing import Any
 
 from delora_sd.adapters.attach import default_learning_rate
 from delora_sd.adapters.exchange.lora_files import Provenance
-from delora_sd.config.load import load_config
+from delora_sd.config.deciding import read_run_settings
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 
@@ -16,7 +16,7 @@ from delora_sd.settings import TrainConfig
 def describe_adapter(folder: Path, lineage: dict[str, str], *, base: str) -> Provenance:
     """Returns what is known about an adapter folder; the run around it is read when there is one."""
     run = find_run(folder)
-    config = load_config(TrainConfig, [run.config], []) if run else None
+    config = read_run_settings(run.config) if run else None
     manifest: dict[str, Any] = run.read_manifest() if run else {}
     facts = manifest.get("base", {})
     trigger = f"{config.data.identifier} {_class_word(config, manifest)}".strip() if config else ""

@@ -10,20 +10,24 @@ from typing import Any
 
 from delora_eval.benchmark.methods import MethodEntry, Point, dotted, read_methods, resolve
 from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_sd.config.deciding import differing_settings
 from delora_sd.config.load import flatten
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.settings import TrainConfig
 
-NOT_DECIDING = (
-    "output_dir",
-    "model.offline",
-    "preview.",
-    "training.checkpoint_every",
-    "training.keep_checkpoints",
-    "training.log_every",
-    "training.tracker",
-)
-"""Settings that decide nothing in the trained adapter; a name ending in a dot means the whole section."""
+_SETTINGS_OF_FULL_IDS = {
+    "model": "base revision dtype quantization size_px",
+    "data": "subject dataset photos class_word is_live identifier instance_template class_template",
+    "adapter": "method rank boundary boundary_unit alpha weight_norm init train_magnitude target_modules rank_pattern "
+    "boundary_pattern num_blocks peft_config",
+    "training": "num_steps batch_size gradient_accumulation gradient_checkpointing compile prior_weight "
+    "num_class_images allow_tf32",
+    "optimizer": "name lr boundary_lr weight_decay betas eps clip_norm schedule warmup_steps",
+}
+"""The first edition made ids of the values of all of these and of `seed`."""
+
+CELLS = "cells"
+"""Where the run folders of a benchmark are."""
 
 SHARED_BY_A_TABLE = ("model.base", "model.revision", "model.quantization", "data.dataset")
 """Numbers beside each other mean something only when these are the same."""
@@ -36,7 +40,7 @@ class Cell:
     """One training and its pictures: a run folder under `cells/`."""
 
     id: str
-    """`<method>-<subject>-s<seed>-<hash>`; the hash covers everything that decides the adapter."""
+    """`<method>-<subject>-s<seed>-<hash>`; the hash covers what decides the adapter (`training_hash`)."""
     method: str
     subject: str
     seed: int
@@ -50,7 +54,7 @@ class Cell:
     """None: pictures made elsewhere, or a plan read back for a report."""
 
     def folder(self, output_dir: Path) -> Path:
-        return output_dir / "cells" / self.id
+        return output_dir / CELLS / self.id
 
     @property
     def row(self) -> str:
@@ -113,9 +117,20 @@ def choose_subjects(wanted: tuple[str, ...], config: BenchmarkConfig, *, key: st
     return tuple(dict.fromkeys(names))
 
 
-def deciding_settings(config: TrainConfig) -> dict[str, Any]:
-    """Returns every setting that decides what training produces."""
-    return {key: value for key, value in flatten(config).items() if not _matches(key, NOT_DECIDING)}
+def training_hash(train: TrainConfig) -> str:
+    """Returns the hash in a cell's id: of what decides the adapter and differs from the first defaults.
+
+    A setting that is added, or a default that is changed, leaves every other cell its id (`config.deciding`).
+    """
+    return _hash(differing_settings(train))
+
+
+def full_hash(train: TrainConfig) -> str | None:
+    """Returns the hash the first edition gave this training; None when that edition could not have done it."""
+    names = {f"{section}.{name}" for section, names in _SETTINGS_OF_FULL_IDS.items() for name in names.split()}
+    if not differing_settings(train).keys() <= names | {"seed"}:
+        return None
+    return _hash({key: value for key, value in flatten(train).items() if key in names | {"seed"}})
 
 
 def _expand(
@@ -132,9 +147,8 @@ def _expand(
             else:
                 train = resolve(entry, point)
                 _check_method(entry, train)
-                steps = _steps(config, entry, train)
                 row = [
-                    _training_cell(entry, point, train, steps, subject=subject, seed=seed)
+                    _training_cell(config, entry, point, train, subject=subject, seed=seed)
                     for seed in dict.fromkeys(seeds)
                     for subject in subjects
                 ]
@@ -143,19 +157,33 @@ def _expand(
 
 
 def _training_cell(
-    entry: MethodEntry, point: Point, train: TrainConfig, steps: tuple[int, ...], *, subject: str, seed: int
+    config: BenchmarkConfig,
+    entry: MethodEntry,
+    point: Point,
+    train: TrainConfig,
+    *,
+    subject: str,
+    seed: int,
 ) -> Cell:
     data = train.data if train.data.photos else replace(train.data, subject=subject)
     train = replace(train, seed=seed, data=data)
     return Cell(
-        id=f"{entry.name}-{subject}-s{seed}-{_hash(deciding_settings(train))}",
+        id=_id(config, f"{entry.name}-{subject}-s{seed}", train),
         method=entry.name,
         subject=subject,
         seed=seed,
         setting=point,
-        steps=steps,
+        steps=_steps(config, entry, train),
         train=train,
     )
+
+
+def _id(config: BenchmarkConfig, stem: str, train: TrainConfig) -> str:
+    """The cell's id: the first edition's where the folder holds work under that name."""
+    cells = Path(config.output_dir).expanduser() / CELLS
+    full = full_hash(train)
+    is_begun = bool(config.output_dir and full) and (cells / f"{stem}-{full}").is_dir()
+    return f"{stem}-{full if is_begun else training_hash(train)}"
 
 
 def _images_cell(entry: MethodEntry, subject: str) -> Cell:
@@ -176,10 +204,6 @@ def _images_cell(entry: MethodEntry, subject: str) -> Cell:
 def _hash(value: dict[str, Any]) -> str:
     """The first 8 hex digits of the SHA-256 of the value as JSON: 1 chance in 8,000 of a clash among 1,000 cells."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _matches(key: str, names: tuple[str, ...]) -> bool:
-    return any(key.startswith(name) if name.endswith(".") else key == name for name in names)
 
 
 def _check_method(entry: MethodEntry, train: TrainConfig) -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 from delora_eval.scoring.assemble import Options
 from delora_eval.scoring.picture_sets import PictureSet, read_folder_sets, read_reference, read_run_sets
 from delora_eval.settings import ScoreConfig
-from delora_sd.config.load import load_config
+from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.held_out import load_run_subject
 from delora_sd.data.subjects import Subject, dreambooth, is_live_class
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
-from delora_sd.settings import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ def _read_run(config: ScoreConfig) -> Task:
         raise UserError(
             f"{run.path} is not a run folder (no config.yaml); train first, or use reference= and generated="
         )
-    settings = load_config(TrainConfig, [run.config], [])
+    settings = read_run_settings(run.config)
     subject = load_run_subject(settings)
     sets = read_run_sets(run, subject=subject.name, identifier=settings.data.identifier, names=config.sets)
     return Task(

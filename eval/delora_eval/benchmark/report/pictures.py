@@ -8,12 +8,11 @@ from delora_eval.benchmark.report.rows import Row
 from delora_eval.benchmark.report.view import View
 from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
 from delora_eval.scoring.picture_sets import LISTING, without_identifier
-from delora_sd.config.load import load_config
+from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.requests import read_listing
-from delora_sd.settings import TrainConfig
 
 THUMBNAIL_PX = 224
 """Longest side of a picture in a sheet: 30 subjects then make a page of about 20 MB."""
@@ -163,7 +162,7 @@ def _step_of(line: dict, cell: Cell) -> int:
 
 
 def _names_subject(run: RunFolder, lines: list[dict]) -> bool:
-    identifier = load_config(TrainConfig, [run.config], []).data.identifier
+    identifier = read_run_settings(run.config).data.identifier
     return any(without_identifier(line["prompt"], identifier) != " ".join(line["prompt"].split()) for line in lines)
 
 
@@ -179,6 +178,6 @@ def _photos(view: View, cells: dict[str, Cell | None]) -> tuple[Path, ...]:
     if run is None or not run.config.exists():
         return ()
     try:
-        return load_subject(load_config(TrainConfig, [run.config], []).data).photos
+        return load_subject(read_run_settings(run.config).data).photos
     except UserError:
         return ()

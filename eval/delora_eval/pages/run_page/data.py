@@ -10,7 +10,8 @@ from delora_eval.scoring.judges.protocols import Protocol, find_protocol
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_eval.scoring.score import REFERENCE_SET
 from delora_eval.scoring.score_lines import read_scores
-from delora_sd.config.load import flatten, load_config
+from delora_sd.config.deciding import read_run_settings
+from delora_sd.config.load import flatten
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
@@ -109,7 +110,7 @@ def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int
     if not run.config.exists():
         raise UserError(f"{run.path} is not a run folder: no config.yaml in it; train first")
     run.check_version()
-    config = load_config(TrainConfig, [run.config], [])
+    config = read_run_settings(run.config)
     manifest = run.read_manifest()
     lines = read_scores(run.scores)
     protocols = tuple(dict.fromkeys(line["protocol"] for line in lines))
