@@ -2,10 +2,14 @@
 
 Renders the world, trains the autoencoder, the base model and the judges, and writes weights and a model card.
 To resume, run the same command again. `--stage` runs one stage on what the earlier ones left in the work folder.
+`--start-from FOLDER` trains an earlier build on (its latents and judges stay what they are):
+
+    python -m delora_sd.miniature.build --start-from delora_sd/miniature/weights --out DIR --work-dir DIR
 """
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-STAGES = ("render", "vae", "unet", "judges", "export", "card")
+STAGES = ("render", "vae", "decoder", "unet", "judges", "export", "card")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,7 @@ class Preset:
     groups: int
     workers: int
     minutes_vae: float
+    minutes_decoder: float
     minutes_unet: float
     minutes_judge: float
     batch_vae: int
@@ -36,6 +41,7 @@ PRESETS = {
         groups=10_000,
         workers=2,
         minutes_vae=25,
+        minutes_decoder=15,
         minutes_unet=120,
         minutes_judge=8,
         batch_vae=12,
@@ -47,6 +53,7 @@ PRESETS = {
         groups=500,
         workers=1,
         minutes_vae=0.1,
+        minutes_decoder=0.1,
         minutes_unet=0.2,
         minutes_judge=0.1,
         batch_vae=4,
@@ -58,6 +65,7 @@ PRESETS = {
         groups=25_000,
         workers=16,
         minutes_vae=2,
+        minutes_decoder=2,
         minutes_unet=5,
         minutes_judge=0.7,
         batch_vae=128,
@@ -79,6 +87,8 @@ class Build:
     preset: Preset
     device: torch.device
     say: Callable[[str], None]
+    start: Path | None = None
+    """An earlier build's folder: its autoencoder's latents and its judges are kept, the rest is trained on."""
 
 
 def render_stage(build: Build) -> None:
@@ -89,20 +99,34 @@ def render_stage(build: Build) -> None:
 
 
 def vae_stage(build: Build) -> None:
-    """vae/: the trained autoencoder."""
+    """vae/: the trained autoencoder, or the one the build starts from."""
     from delora_sd.miniature.build.dataset import load_shards
-    from delora_sd.miniature.build.train_vae import refine_decoder, train_vae
+    from delora_sd.miniature.build.train_vae import train_vae
 
-    preset = build.preset
+    preset, folder = build.preset, build.work / "vae"
+    if build.start:
+        if not folder.exists():
+            shutil.copytree(build.start / "sd" / "vae", folder)
+        return
     pictures = load_shards(build.work / "pictures", preset.groups)
     vae = train_vae(
         pictures, build.work, minutes=preset.minutes_vae, batch=preset.batch_vae, device=build.device, say=build.say
     )
+    vae.save_pretrained(folder)
+
+
+def decoder_stage(build: Build) -> None:
+    """vae/ again, its decoder trained alone."""
+    from delora_sd.miniature.build.dataset import load_shards
+    from delora_sd.miniature.build.train_vae import refine_decoder
+
+    preset = build.preset
+    vae = _vae(build)
     refine_decoder(
         vae,
-        pictures,
+        load_shards(build.work / "pictures", preset.groups),
         build.work,
-        minutes=preset.minutes_vae / 3,
+        minutes=preset.minutes_decoder,
         batch=preset.batch_vae,
         device=build.device,
         say=build.say,
@@ -113,26 +137,39 @@ def vae_stage(build: Build) -> None:
 def unet_stage(build: Build) -> None:
     """unet.safetensors: the averaged UNet and text encoder, with their training state."""
     from delora_sd.miniature.build.dataset import load_shards
-    from delora_sd.miniature.build.train_unet import train_unet, training_set
+    from delora_sd.miniature.build.train_unet import exported_weights, train_unet, training_set
 
     preset = build.preset
     vae = _vae(build)
     data = training_set(load_shards(build.work / "pictures", preset.groups), vae)
     train_unet(
-        data, vae, build.work, minutes=preset.minutes_unet, batch=preset.batch_unet, device=build.device, say=build.say
+        data,
+        vae,
+        build.work,
+        start=exported_weights(build.start / "sd") if build.start else None,
+        minutes=preset.minutes_unet,
+        batch=preset.batch_unet,
+        device=build.device,
+        say=build.say,
     )
 
 
 def judges_stage(build: Build) -> None:
-    """mini_dino/ and mini_clip/ in the output folder."""
+    """mini_dino/ and mini_clip/ in the output folder: trained, or those the build starts from."""
+    if build.start:
+        for name in ("mini_dino", "mini_clip"):
+            if not (build.out / name).exists():
+                shutil.copytree(build.start / name, build.out / name)
+        return
     from delora_sd.miniature import judges
     from delora_sd.miniature.build import train_judges
     from delora_sd.miniature.build.dataset import load_shards
+    from delora_sd.miniature.build.precision import computing
     from delora_sd.miniature.build.train_vae import reconstruct
 
     preset = build.preset
     pictures = load_shards(build.work / "pictures", preset.groups)
-    with torch.autocast(build.device.type, dtype=torch.bfloat16):
+    with computing(build.device):
         decoded = reconstruct(_vae(build), pictures.pixels[: preset.decoded])
     views = train_judges.Views(pictures=pictures, decoded=decoded)
     budget = {"minutes": preset.minutes_judge, "batch": preset.batch_judge, "device": build.device, "say": build.say}
@@ -175,7 +212,9 @@ def _vae(build: Build):
 def main() -> None:
     arguments = _parser().parse_args()
     preset = PRESETS[arguments.preset]
-    changed = {name: getattr(arguments, name) for name in ("minutes_vae", "minutes_unet", "minutes_judge")}
+    changed = {
+        name: getattr(arguments, name) for name in ("minutes_vae", "minutes_decoder", "minutes_unet", "minutes_judge")
+    }
     preset = Preset(**{**vars(preset), **{name: value for name, value in changed.items() if value is not None}})
     started = time.monotonic()
     build = Build(
@@ -184,11 +223,13 @@ def main() -> None:
         sheets=arguments.sheets or arguments.out,
         preset=preset,
         device=torch.device(arguments.device),
+        start=arguments.start_from,
         say=lambda line: print(f"{(time.monotonic() - started) / 60:6.1f} min  {line}", flush=True),
     )
     run = {
         "render": render_stage,
         "vae": vae_stage,
+        "decoder": decoder_stage,
         "unet": unet_stage,
         "judges": judges_stage,
         "export": export_stage,
@@ -203,9 +244,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for sd/, mini_dino/, mini_clip/ and the card")
     parser.add_argument("--work-dir", type=Path, required=True, help="folder for pictures and checkpoints (about 2 GB)")
+    parser.add_argument("--start-from", type=Path, help="folder of an earlier build (with sd/), trained on")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="cpu")
     parser.add_argument("--stage", choices=STAGES, help="run this stage only")
     parser.add_argument("--minutes-vae", type=float)
+    parser.add_argument("--minutes-decoder", type=float)
     parser.add_argument("--minutes-unet", type=float)
     parser.add_argument("--minutes-judge", type=float, help="for each of the two judges")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -18,7 +18,7 @@ from delora_sd.miniature.world.render import render
 from delora_sd.miniature.world.things.identity import CLASS_WORDS, draw_identity
 from delora_sd.miniature.world.things.scene import place_subject
 
-NUM_BASE_PICTURES = 500
+NUM_BASE_PICTURES = 1000
 NUM_TEST_GROUPS = 400  # 200 identities and the lookalike of each
 SHEET_CLASSES = ("dog", "cat", "backpack", "teapot", "stuffed animal")
 SHEET_COLUMNS = 12
@@ -40,7 +40,7 @@ def measure_all(weights: Path, *, device: torch.device, guidance: float) -> tupl
         *measure.vae_gates(pipeline.vae, real),
         *measure.clip_gates(clip, real),
         *measure.dino_gates(dino, pipeline.vae, real),
-        *measure.base_gates(clip, pixels, classes, places),
+        *measure.base_gates(clip, dino, pixels, classes, places),
     ]
     return gates, speed
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from delora_sd.miniature.build.precision import compute_dtype
+
 MOMENTUM = 0.95
 BETAS = (0.9, 0.99)
 EPSILON = 1e-8
@@ -43,7 +45,7 @@ class Muon(torch.optim.Optimizer):
         for p in params:
             momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
             momentum.lerp_(p.grad, 1 - MOMENTUM)
-            direction = as_matrix(p.grad.lerp_(momentum, MOMENTUM)).bfloat16()
+            direction = as_matrix(p.grad.lerp_(momentum, MOMENTUM)).to(compute_dtype(p.device))
             by_shape.setdefault(tuple(direction.shape), []).append((as_matrix(p), direction))
         for (rows, columns), items in by_shape.items():
             updates = orthogonalise(torch.stack([direction for _, direction in items]))
@@ -72,7 +74,7 @@ def as_matrix(tensor: Tensor) -> Tensor:
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrices, roughly, by Newton-Schulz iteration; bf16 (count, rows, columns)."""
+    """The nearest (semi-)orthogonal matrices, roughly, by Newton-Schulz iteration (count, rows, columns)."""
     a, b, c = NEWTON_SCHULZ
     x = matrices
     is_tall = x.shape[1] > x.shape[2]

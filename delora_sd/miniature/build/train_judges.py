@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from delora_sd.miniature.build.dataset import PICTURES_EACH, Pictures
 from delora_sd.miniature.build.muon import Muon
+from delora_sd.miniature.build.precision import computing
 from delora_sd.miniature.build.stage import StagePlan, train_stage
 from delora_sd.miniature.judges import DINO_CONFIG, MEAN, STD, clip_config, new_mini_clip, new_mini_dino
 from delora_sd.miniature.text import new_tokenizer, token_ids
@@ -62,7 +63,7 @@ def train_mini_dino(
         groups = np.concatenate([2 * pair, 2 * pair + 1])
         first, second = (rng.permuted(np.tile(np.arange(PICTURES_EACH), (len(groups), 1)), axis=1)[:, :2]).T
         rows = np.concatenate([groups * PICTURES_EACH + first, groups * PICTURES_EACH + second])
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with computing(device):
             features = model(views.draw(rows, rng, device))
         features = F.normalize(features.float(), dim=-1)
         likeness = features @ features.T / DINO_TEMPERATURE
@@ -96,7 +97,7 @@ def train_mini_clip(
         rng = np.random.default_rng([number, 3])
         rows = rng.choice(len(records), size=batch, replace=False)
         texts = tokens[torch.from_numpy(rows), torch.from_numpy(rng.integers(tokens.shape[1], size=batch))].to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with computing(device):
             seen, read = model.encode_image(views.draw(rows, rng, device)), model.encode_text(texts)
         seen, read = F.normalize(seen.float(), dim=-1), F.normalize(read.float(), dim=-1)
         logits = seen @ read.T * model.logit_scale.exp().clamp(max=50)

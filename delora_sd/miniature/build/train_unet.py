@@ -16,6 +16,7 @@ from transformers import CLIPTokenizer
 from delora_sd.files.run_folder import read_json, write_folder, write_json
 from delora_sd.miniature.build.dataset import Pictures
 from delora_sd.miniature.build.muon import Muon
+from delora_sd.miniature.build.precision import computing
 from delora_sd.miniature.build.stage import StagePlan, train_stage
 from delora_sd.miniature.build.train_vae import encode_latents
 from delora_sd.miniature.text import (
@@ -94,16 +95,23 @@ def train_unet(
     vae: AutoencoderKL,
     folder: Path,
     *,
+    start: dict[str, torch.Tensor] | None,
     minutes: float,
     batch: int,
     device: torch.device,
     say: Callable[[str], None],
 ) -> None:
-    """Trains until the budget is spent; the result is the checkpoint's averaged weights."""
+    """Trains until the budget is spent; the result is the checkpoint's averaged weights.
+
+    From `start` (weights as `averaged_weights` gives them) at half the rate, else from nothing.
+    """
     tokenizer = new_tokenizer()
-    model = new_denoiser(vae, tokenizer).to(device, memory_format=torch.channels_last)
+    model = new_denoiser(vae, tokenizer)
+    if start is not None:
+        model.load_state_dict(start)
+    model.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
-    optimizer = Muon([model], matrix_lr=0.02, other_lr=1e-3)
+    optimizer = Muon([model], matrix_lr=0.02 if start is None else 0.01, other_lr=1e-3)
     plan = StagePlan(name="unet", folder=folder, minutes=minutes)
     scheduler = new_scheduler()
     signal = scheduler.alphas_cumprod.to(device)
@@ -119,7 +127,7 @@ def train_unet(
         noise = torch.randn(clean.shape, generator=rng).to(device)
         timesteps = torch.randint(len(signal), (batch,), generator=rng).to(device)
         noisy = scheduler.add_noise(clean, noise, timesteps)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with computing(device):
             context = model["text_encoder"](tokens.to(device))[0]
             guess = model["unet"](noisy.contiguous(memory_format=torch.channels_last), timesteps, context).sample
         error = (guess.float() - noise).square().mean(dim=(1, 2, 3))
@@ -142,6 +150,17 @@ def averaged_weights(folder: Path) -> dict[str, torch.Tensor]:
     prefix = "module/average/"
     tensors = load_file(folder / "unet.safetensors")
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def exported_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights `{unet.*, text_encoder.*}` of an exported pipeline folder, fp32."""
+    parts = {"unet": "diffusion_pytorch_model.safetensors", "text_encoder": "model.safetensors"}
+    weights = {
+        f"{part}.{name}": value
+        for part, file in parts.items()
+        for name, value in load_file(folder / part / file).items()
+    }
+    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
 
 
 def export_pipeline(vae: AutoencoderKL, weights: dict[str, torch.Tensor], folder: Path) -> None:

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 
 from delora_sd.miniature.build.dataset import Pictures
 from delora_sd.miniature.build.muon import Muon
+from delora_sd.miniature.build.precision import computing
 from delora_sd.miniature.build.stage import StagePlan, train_stage
 from delora_sd.miniature.world.render import SIZE_PX
 
@@ -51,7 +52,7 @@ def train_vae(
     def step(number: int, progress: float) -> dict[str, float]:
         rows = np.random.default_rng([number, 1]).integers(len(pictures.pixels), size=batch)
         images = to_model_range(pictures.pixels[rows], device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with computing(device):
             posterior = vae.encode(images).latent_dist
             decoded = vae.decode(posterior.sample()).sample
         error = decoded.float() - images
@@ -85,7 +86,7 @@ def refine_decoder(
     def step(number: int, progress: float) -> dict[str, float]:
         rows = np.random.default_rng([number, 4]).integers(len(latents), size=batch)
         images = to_model_range(pictures.pixels[rows], device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with computing(device):
             decoded = vae.decode(latents[rows].to(device)).sample
         mse = (decoded.float() - images).square().mean()
         mse.backward()
@@ -103,7 +104,7 @@ def encode_latents(vae: AutoencoderKL, pixels: np.ndarray, *, batch: int = 128) 
     device = next(vae.parameters()).device
     parts = []
     for start in range(0, len(pixels), batch):
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with computing(device):
             parts.append(
                 vae.encode(to_model_range(pixels[start : start + batch], device)).latent_dist.mode().float().cpu()
             )

@@ -94,13 +94,13 @@ def draw_identity(
             return drawn
 
 
-def typical_identity(rng: np.random.Generator) -> Identity:
-    """A random class in its default look, on pretraining's side of the split."""
+def typical_identity(rng: np.random.Generator, *, class_word: str | None = None) -> Identity:
+    """A class, random unless named, in its default look, on pretraining's side of the split."""
     while True:
-        class_word = str(rng.choice(CLASS_WORDS))
-        main, second, accent = TYPICAL_COLOURS[class_word]
+        word = class_word or str(rng.choice(CLASS_WORDS))
+        main, second, accent = TYPICAL_COLOURS[word]
         drawn = Identity(
-            class_word=class_word,
+            class_word=word,
             main=main,
             second=second,
             accent=accent,
