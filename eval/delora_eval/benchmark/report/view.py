@@ -14,6 +14,7 @@ from delora_eval.benchmark.folder import (
     read_search,
 )
 from delora_eval.benchmark.grid import Cell
+from delora_eval.benchmark.paper import paper_rows
 from delora_eval.benchmark.report.rows import Pooling, Row, RowScore, build_rows, ceiling_row, row_scores
 from delora_eval.benchmark.results import Result, read_ceilings, read_results, select_steps
 from delora_eval.benchmark.settings import BenchmarkConfig

@@ -40,7 +40,7 @@ def load_lpips(file: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def lpips_distances(
-    files: Sequence[Path], prompts: Int[Tensor, "G"], weights: dict[str, Tensor], device: torch.device
+    files: Sequence[Path], prompts: Int[Tensor, " G"], weights: dict[str, Tensor], device: torch.device
 ) -> Float[Tensor, "G G"]:
     """Returns the LPIPS distances between pictures of the same prompt; nan between others, which nobody needs."""
     weights = {name: value.float().to(device) for name, value in weights.items()}

@@ -22,7 +22,7 @@ class Pictures:
 
     dino: Float[Tensor, "G D"]
     clip: Float[Tensor, "G C"]
-    prompts: Int[Tensor, "G"]
+    prompts: Int[Tensor, " G"]
     """Prompt number of every picture."""
     texts: Float[Tensor, "P C"] | None = None
     """CLIP's vector of prompt number p in row p; none: prompts unknown."""
@@ -136,7 +136,7 @@ def measure_diversity(pictures: Pictures) -> list[Score]:
 def measure_drift(
     adapted: tuple[Float[Tensor, "G D"], Float[Tensor, "G C"]],
     base: tuple[Float[Tensor, "G D"], Float[Tensor, "G C"]],
-    prompts: Int[Tensor, "G"],
+    prompts: Int[Tensor, " G"],
 ) -> list[Score]:
     """Returns [drift_dino, drift_clip_i] from (DINO, CLIP) of the adapted model's pictures and of their base twins."""
     return [
@@ -174,7 +174,7 @@ def _fidelity(subject: EmbeddedSubject, sources: Sequence[EmbeddedSubject]) -> l
     ]
 
 
-def _class_hits(pictures: Pictures) -> Bool[Tensor, "G"]:
+def _class_hits(pictures: Pictures) -> Bool[Tensor, " G"]:
     """Each picture against its own prompt under every class word: only the class differs."""
     candidates = pictures.class_texts[:, pictures.prompts].double()  # (K, G, C)
     cosines = torch.einsum("kgc,gc->gk", candidates, pictures.clip.double())

@@ -154,17 +154,17 @@ def pool(means: Iterable[PairMean], pooling: Literal["subjects", "pairs"]) -> Pa
     return PairMean(value=value, pairs=pairs, images=images)
 
 
-def reference_similarity(photos: Float[Tensor, "R D"], pictures: Float[Tensor, "G D"]) -> Float[Tensor, "G"]:
+def reference_similarity(photos: Float[Tensor, "R D"], pictures: Float[Tensor, "G D"]) -> Float[Tensor, " G"]:
     """Returns each picture's mean cosine to all photos; its mean is the mean over all R x G pairs."""
     return (pictures.double() @ photos.double().T).mean(dim=1)
 
 
-def nearest_similarity(photos: Float[Tensor, "R D"], pictures: Float[Tensor, "G D"]) -> Float[Tensor, "G"]:
+def nearest_similarity(photos: Float[Tensor, "R D"], pictures: Float[Tensor, "G D"]) -> Float[Tensor, " G"]:
     """Returns each picture's cosine to the photo nearest to it."""
     return (pictures.double() @ photos.double().T).max(dim=1).values
 
 
-def matched_similarity(left: Float[Tensor, "G D"], right: Float[Tensor, "G D"]) -> Float[Tensor, "G"]:
+def matched_similarity(left: Float[Tensor, "G D"], right: Float[Tensor, "G D"]) -> Float[Tensor, " G"]:
     """Returns the cosine of each row with the same row of the other tensor."""
     return (left.double() * right.double()).sum(dim=1)
 
@@ -186,8 +186,8 @@ def closest_pair(photos: Float[Tensor, "R D"]) -> float:
 
 
 def nearest_text(
-    pictures: Float[Tensor, "G D"], texts: Float[Tensor, "T D"], own: Int[Tensor, "G"]
-) -> Bool[Tensor, "G"]:
+    pictures: Float[Tensor, "G D"], texts: Float[Tensor, "T D"], own: Int[Tensor, " G"]
+) -> Bool[Tensor, " G"]:
     """Returns whether each picture's own text is the nearest of all; a tie counts as a miss."""
     cosines = pictures.double() @ texts.double().T
     own_cosine = cosines.gather(1, own[:, None])
@@ -195,7 +195,7 @@ def nearest_text(
     return (own_cosine > rivals).all(dim=1)
 
 
-def mean_by_prompt(values: Tensor, prompts: Int[Tensor, "G"], *, pairs_each: int) -> dict[int, PairMean]:
+def mean_by_prompt(values: Tensor, prompts: Int[Tensor, " G"], *, pairs_each: int) -> dict[int, PairMean]:
     """Returns {prompt index: mean}; each picture stands for `pairs_each` pairs, all of equal number."""
     values = values.double()
     means = {}
@@ -205,7 +205,7 @@ def mean_by_prompt(values: Tensor, prompts: Int[Tensor, "G"], *, pairs_each: int
     return means
 
 
-def distance_by_prompt(distances: Float[Tensor, "G G"], prompts: Int[Tensor, "G"]) -> dict[int, PairMean]:
+def distance_by_prompt(distances: Float[Tensor, "G G"], prompts: Int[Tensor, " G"]) -> dict[int, PairMean]:
     """Returns {prompt index: mean distance over its unordered pairs of different pictures}."""
     means = {}
     for prompt in prompts.unique().tolist():
