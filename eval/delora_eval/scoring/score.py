@@ -31,8 +31,8 @@ REFERENCE_SET = "reference photos"
 """The real-photo ceiling stands under this name in `set`."""
 
 
-def score(config: ScoreConfig) -> None:
-    """Scores what the settings name, writes the lines and prints the totals."""
+def score(config: ScoreConfig) -> list[dict[str, Any]]:
+    """Scores what the settings name, writes and returns the lines of the protocols asked for, and prints the totals."""
     from delora_eval.scoring.summary import print_scores
 
     task = read_task(config)
@@ -40,7 +40,9 @@ def score(config: ScoreConfig) -> None:
     names = [protocol.name for protocol in protocols]
     with hold(task.output.with_name(f".{task.output.name}.lock"), guarding=task.output, setting="output"):
         lines = score_task(Judge(config=config.encoders), protocols, task)
-    print_scores([line for line in lines if line["protocol"] in names], task.output)
+    asked_for = [line for line in lines if line["protocol"] in names]
+    print_scores(asked_for, task.output)
+    return asked_for
 
 
 def find_protocols(config: ScoreConfig, task: Task) -> list[Protocol]:
