@@ -10,12 +10,13 @@ import tempfile
 import time
 from dataclasses import replace
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 
 from delora_sd.cli.doctor import Check, Finding
 from delora_sd.errors import UserError
 from delora_sd.settings import DataConfig, DoctorConfig, GenerateConfig, ModelConfig, TrainConfig, TrainingConfig
+from delora_sd.versions import package_version
 
 MINIATURE = "miniature"
 
@@ -44,7 +45,7 @@ def check_packages(config: DoctorConfig) -> list[Finding]:
     own = [requirement for requirement in requirements if requirement.marker is None]
     problems = [problem for requirement in own if (problem := _problem(requirement))]
     found = ", ".join(
-        f"{name} {_version(name)}" for name in ("torch", "diffusers", "transformers", "accelerate", "peft")
+        f"{name} {package_version(name)}" for name in ("torch", "diffusers", "transformers", "accelerate", "peft")
     )
     advice = f"pip install {' '.join(repr(text) for text, _ in problems)}" if problems else ""
     listed = found if not problems else "; ".join(reason for _, reason in problems)
@@ -167,7 +168,7 @@ def _quiet():
 
 def _problem(requirement) -> tuple[str, str] | None:
     """Returns (requirement, what is wrong with it); None when it is met."""
-    found = _version(requirement.name)
+    found = package_version(requirement.name)
     if found is None:
         return str(requirement), f"{requirement.name} is not installed"
     if not requirement.specifier.contains(found, prereleases=True):
@@ -177,7 +178,7 @@ def _problem(requirement) -> tuple[str, str] | None:
 
 def _extra_finding(extra: str, requirements: list) -> Finding:
     needed = [item for item in requirements if item.marker is not None and item.marker.evaluate({"extra": extra})]
-    missing = [item.name for item in needed if _version(item.name) is None]
+    missing = [item.name for item in needed if package_version(item.name) is None]
     found = f"{_EXTRAS[extra]}: " + (f"without {', '.join(missing)}" if missing else "installed")
     advice = f"if wanted: pip install 'delora_sd[{extra}]'" if missing else ""
     return Finding(topic="software", name=f"[{extra}]", state="absent" if missing else "ok", found=found, advice=advice)
@@ -225,10 +226,3 @@ def _count_subjects(dataset: str) -> str:
 
 def _memory_gib() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""Which settings decide what a training produces, and what a run means by those its version did not know yet."""
+"""Which settings decide what a training produces or keep two apart, and what a run of an earlier version means."""
 
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,27 @@ DECIDES_NOTHING = (
     "preview.",
 )
 """Settings that may change between two calls of one training; a name ending in a dot means the whole section."""
+
+FREE_WITHIN_A_PACK = (
+    "output_dir",
+    "seed",
+    "data.",
+    "preview.",
+    "adapter.boundary",
+    "adapter.boundary_unit",
+    "adapter.boundary_pattern",
+    "optimizer.lr",
+    "optimizer.boundary_lr",
+    "optimizer.weight_decay",
+    "optimizer.betas",
+    "optimizer.eps",
+    "optimizer.clip_norm",
+    "optimizer.schedule",
+    "optimizer.warmup_steps",
+    "training.prior_weight",
+    "training.num_class_images",
+)
+"""Settings that may differ between the adapters of one pack: one base, one method, one shape of everything."""
 
 FIRST_DEFAULTS: dict[str, Any] = {}
 """{setting: what a run means that does not say}, where that is not the default of settings.py.
@@ -45,4 +66,18 @@ def differing_settings(config: TrainConfig) -> dict[str, Any]:
 
 def is_deciding(key: str) -> bool:
     """True unless the setting may change between two calls of one training."""
-    return not any(key.startswith(name) if name.endswith(".") else key == name for name in DECIDES_NOTHING)
+    return not _is_among(key, DECIDES_NOTHING)
+
+
+def setting_apart(first: TrainConfig, second: TrainConfig) -> str | None:
+    """Returns the first setting that keeps two runs from training in one pack, None when nothing does."""
+    ours, theirs = flatten(first), flatten(second)
+    for key, value in ours.items():
+        if value != theirs[key] and not _is_among(key, FREE_WITHIN_A_PACK):
+            return key
+    has_prior = [config.training.prior_weight > 0 for config in (first, second)]
+    return "training.prior_weight" if has_prior[0] != has_prior[1] else None
+
+
+def _is_among(key: str, names: tuple[str, ...]) -> bool:
+    return any(key.startswith(name) if name.endswith(".") else key == name for name in names)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from delora_sd.data.subjects import Subject, load_subject
 from delora_sd.errors import UserError
+from delora_sd.files.hashing import hash_file
 from delora_sd.settings import TrainConfig
 
 FEWEST_TRAINED = 2
@@ -51,9 +52,9 @@ def _draw(name: str) -> bytes:
 
 
 def _check_apart(trained: tuple[Path, ...], held_out: tuple[Path, ...]) -> None:
-    known = {hashlib.sha256(photo.read_bytes()).digest(): photo for photo in trained} if held_out else {}
+    known = {hash_file(photo): photo for photo in trained} if held_out else {}
     for photo in held_out:
-        twin = known.get(hashlib.sha256(photo.read_bytes()).digest())
+        twin = known.get(hash_file(photo))
         if twin is not None:
             raise UserError(
                 f"data.hold_out: {photo} is held out and {twin.name} is the same photo, trained on; delete one of them"

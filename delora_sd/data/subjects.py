@@ -1,7 +1,6 @@
 """Who is to be learned: a subject of a dataset or a folder of own photos; what is wrong with them is said here."""
 
 import csv
-import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -106,14 +105,6 @@ def class_facts(config: DataConfig) -> tuple[str | None, bool]:
     else:
         return None, bool(config.is_live)
     return class_word, is_live_class(class_word) if config.is_live is None else config.is_live
-
-
-def photos_fingerprint(photos: tuple[Path, ...]) -> str:
-    """Returns the SHA-256 over the photos' bytes, in order; names do not count."""
-    digest = hashlib.sha256()
-    for photo in photos:
-        digest.update(hashlib.sha256(photo.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from delora_sd.config.load import read_yaml
 from delora_sd.diffusion.folder_checks import check_config, check_part, check_side
 from delora_sd.errors import UserError
+from delora_sd.files.hashing import hash_file
 from delora_sd.settings import ModelConfig
 
 MINIATURE = "miniature"
@@ -234,16 +235,15 @@ def _fingerprint(folder: Path) -> str:
         infix = ".fp16" if weights_variant(folder, part) else ""
         files |= set((folder / part).glob(f"{WEIGHT_FILES[part]}{infix}.safetensors*"))
         files |= set((folder / part).glob(f"{WEIGHT_FILES[part]}-0*.safetensors"))
-    lines = [f"{file.relative_to(folder).as_posix()} {_hash_file(file)}" for file in sorted(files)]
+    lines = [f"{file.relative_to(folder).as_posix()} {_hash_weights(file)}" for file in sorted(files)]
     return _hash_text("\n".join(lines))
 
 
-def _hash_file(file: Path) -> str:
+def _hash_weights(file: Path) -> str:
     """Returns the file's SHA-256. The hub's cache names weight files by theirs, which saves reading gigabytes."""
     if file.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", (name := file.resolve().name)):
         return name
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hash_file(file)
 
 
 def _hash_text(text: str) -> str:

@@ -29,15 +29,6 @@ class LatentStats:
     std: Float[Tensor, "photos channels height width"]
 
 
-def sample_latents(
-    mean: Float[Tensor, "batch channels height width"],
-    std: Float[Tensor, "batch channels height width"],
-    noise: Float[Tensor, "batch channels height width"],
-) -> Float[Tensor, "batch channels height width"]:
-    """Returns a draw from the posterior: what encoding the photo anew would give, at no cost."""
-    return mean + std * noise
-
-
 @torch.no_grad()
 def encode_prompts(
     texts: Sequence[str], tokenizer: "CLIPTokenizer", text_encoder: "CLIPTextModel"

@@ -51,13 +51,14 @@ def _is_abandoned(item: Path) -> bool:
         return True
     host, process = match[1], int(match[2])
     if host == socket.gethostname():
-        return process == os.getpid() or not _is_running(process)
+        return process == os.getpid() or not is_running(process)
     with contextlib.suppress(FileNotFoundError):
         return time.time() - item.stat().st_mtime > _ABANDONED_SECONDS
     return False
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """True while a process of this machine has the id."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

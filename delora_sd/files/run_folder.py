@@ -150,6 +150,10 @@ class RunFolder:
         """True when training has written its final adapter."""
         return (self.adapter / "adapter_config.json").exists()
 
+    def is_trained_to(self, step: int) -> bool:
+        """True when the final adapter is that of a training of so many steps."""
+        return self.is_finished() and self.read_manifest().get("finished_step") == step
+
     def check_version(self) -> None:
         """Raises UserError when the folder was written by another version of the layout."""
         if not self.manifest.exists():

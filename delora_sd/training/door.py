@@ -3,7 +3,7 @@
 import math
 
 from delora_sd.adapters.attach import check_known
-from delora_sd.config.deciding import is_deciding, read_run_settings
+from delora_sd.config.deciding import is_deciding, read_run_settings, setting_apart
 from delora_sd.config.load import flatten
 from delora_sd.data.prompts import class_prompt, instance_prompt, render_prompt
 from delora_sd.data.subjects import Subject
@@ -12,7 +12,6 @@ from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.requests import check_sampling
 from delora_sd.settings import TrainConfig
-from delora_sd.training.packing import differing_field
 
 MAX_COUNT = 1_000_000
 """Nobody means more photos, pictures or denoising steps than this; a slip of the keyboard would fill the memory."""
@@ -76,7 +75,7 @@ def check_pack(configs: list[TrainConfig]) -> None:
     if len(set(folders)) < len(folders):
         raise UserError(f"output_dir: two runs of a pack would write {max(folders, key=folders.count)}")
     for other in configs[1:]:
-        field = differing_field(configs[0], other)
+        field = setting_apart(configs[0], other)
         if field:
             ours, theirs = flatten(configs[0])[field], flatten(other)[field]
             raise UserError(f"{field}: {ours} and {theirs} cannot share a pack; train them separately")

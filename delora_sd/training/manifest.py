@@ -1,9 +1,7 @@
 """What a run was made of: versions, device, seeds, hashes. Enough to know why two runs differ."""
 
-import hashlib
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,11 @@ import torch
 
 from delora_sd import __version__
 from delora_sd.data.subjects import Subject
-from delora_sd.diffusion.parts import Base
+from delora_sd.diffusion.bases import Base
+from delora_sd.files.hashing import hash_file
 from delora_sd.files.run_folder import FORMAT_VERSION
 from delora_sd.settings import TrainConfig
+from delora_sd.versions import package_version
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "safetensors")
 
@@ -24,7 +24,7 @@ def describe_run(config: TrainConfig, subject: Subject, base: Base, trainable_pa
         "format": FORMAT_VERSION,
         "delora_sd": __version__,
         "git": _git_commit(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
         "device": device_name(),
         "seed": config.seed,
         "base": {
@@ -45,17 +45,6 @@ def device_name() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def hash_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_commit() -> str | None:

@@ -65,14 +65,14 @@ def train_pack(configs: list[TrainConfig]) -> list[TrainResult]:
     for run, config in zip(runs, configs, strict=True):
         check_config(config)
         check_resume(run, config)
-    unfinished = [(run, config) for run, config in zip(runs, configs, strict=True) if not is_finished(run, config)]
+    unfinished = [
+        (run, config)
+        for run, config in zip(runs, configs, strict=True)
+        if not run.is_trained_to(config.training.num_steps)
+    ]
     if unfinished:
         _train_unfinished(make_plan(*map(list, zip(*unfinished, strict=True))))
     return [_result(run, config) for run, config in zip(runs, configs, strict=True)]
-
-
-def is_finished(run: RunFolder, config: TrainConfig) -> bool:
-    return run.is_finished() and read_json(run.manifest).get("finished_step") == config.training.num_steps
 
 
 def _train_unfinished(plan: Plan) -> None:
@@ -182,7 +182,7 @@ def _finish(plan: Plan, unet: nn.Module, pack: nn.Module, session: Session, *, s
 
 
 def _result(run: RunFolder, config: TrainConfig) -> TrainResult:
-    if is_finished(run, config):
+    if run.is_trained_to(config.training.num_steps):
         return TrainResult(run=run, step=config.training.num_steps, failure=None)
     record = read_json(run.failure)
     return TrainResult(run=run, step=record["step"], failure=record["reason"])

@@ -42,12 +42,11 @@ def read_to_resume(path: Path) -> None:
     from delora_sd.files.run_folder import RunFolder
     from delora_sd.training.checkpoints import last_common_step
     from delora_sd.training.door import check_resume
-    from delora_sd.training.recipe import is_finished
 
     run = RunFolder(path)
     config = read_run_settings(run.config)
     check_resume(run, config)
-    is_finished(run, config)
+    run.is_trained_to(config.training.num_steps)
     run.read_failure()
     run.read_events()
     last_common_step([run])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from delora_sd.data.subjects import dreambooth, is_live_class, load_subject, photos_fingerprint, subject_names
+from delora_sd.data.subjects import dreambooth, is_live_class, load_subject, subject_names
 from delora_sd.errors import UserError
 from delora_sd.settings import DataConfig
 
@@ -63,12 +63,6 @@ def test_a_dataset_may_bring_its_own_list(photo_folder: Path, tmp_path: Path):
     (tmp_path / "classes.csv").write_text("subject_name,class\nrex,dog\n")
     assert subject_names(str(tmp_path)) == ("rex",)
     assert load_subject(DataConfig(subject="rex", dataset=str(tmp_path))).class_word == "dog"
-
-
-def test_fingerprint_follows_bytes_not_names(photo_folder: Path, tmp_path: Path):
-    photos = tuple(sorted(photo_folder.iterdir()))
-    renamed = tuple(Path(shutil.copy(photo, tmp_path / f"x{photo.name}")) for photo in photos)
-    assert photos_fingerprint(renamed) == photos_fingerprint(photos) != photos_fingerprint(photos[:3])
 
 
 def _loop(folder: Path) -> None:

@@ -14,7 +14,6 @@ STRANGE_WORDS = ("zwx", "olis", "pll", "ktn", "ucc", "dorp", "mtn", "vrk", "gsh"
 IDENTIFIERS = ("qwe", "sks", "ohwx", "hta", "xjy", "vbk", "tpz", "nqr")
 STRANGE_SHARE = 0.15
 PHOTO_SHARE = 0.35
-BENCHMARK_PROMPTS_NOT_DRAWN: tuple[str, ...] = ()  # all 25 object and 25 live prompts are
 
 
 def caption_of(scene: Scene, rng: np.random.Generator) -> str:

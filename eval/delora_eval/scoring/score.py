@@ -13,7 +13,6 @@ from typing import Any
 
 from delora_eval.scoring.groups import Scored, score_group, score_photos
 from delora_eval.scoring.judges.embedding import Judge, hash_files, use_weights
-from delora_eval.scoring.judges.preprocessing import hash_file
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol, modify
 from delora_eval.scoring.measures.measure import Score
 from delora_eval.scoring.measures.metrics import SCORES, PairMean, pool
@@ -21,6 +20,7 @@ from delora_eval.scoring.picture_sets import PictureSet
 from delora_eval.scoring.score_lines import read_scores
 from delora_eval.scoring.task import Task, read_task
 from delora_eval.settings import ScoreConfig
+from delora_sd.files.hashing import hash_file
 from delora_sd.files.locks import hold
 from delora_sd.files.run_folder import write_lines
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from delora_sd.files.leftovers import is_running
+
 LEASE_SECONDS = 300.0
 """A holder on another machine that was silent for so long is taken for lost. Long against pauses of a busy server."""
 
@@ -157,14 +159,4 @@ def _start_time(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
     except OSError:
-        return None if Path("/proc/self").exists() or not _is_alive(pid) else "alive"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return None if Path("/proc/self").exists() or not is_running(pid) else "alive"

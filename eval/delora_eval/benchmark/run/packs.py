@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from delora_eval.benchmark.folder import BenchmarkFolder
 from delora_eval.benchmark.grid import Cell
+from delora_sd.config.deciding import setting_apart
 from delora_sd.errors import UserError
 from delora_sd.settings import TrainConfig
 
@@ -39,11 +40,9 @@ def find_pack_size(setting: str, cells: Iterable[Cell], *, measure: Measure, say
 
 def _one_of_each(trains: list[TrainConfig]) -> list[TrainConfig]:
     """Of runs that can share a pack, the first: they need the same."""
-    from delora_sd.training.packing import differing_field
-
     found: list[TrainConfig] = []
     for train in trains:
-        if all(differing_field(other, train) for other in found):
+        if all(setting_apart(other, train) for other in found):
             found.append(train)
     return found
 
@@ -72,9 +71,7 @@ def make_packs(folder: BenchmarkFolder, cells: Iterable[Cell], size: int) -> lis
 
 def _leader(cell: Cell, leaders: Iterable[Cell]) -> Cell:
     """The first cell it can share a pack with, else itself; subjects and seeds of one row always can."""
-    from delora_sd.training.packing import differing_field
-
     if cell.train is None:
         return cell
-    fitting = (other for other in leaders if other.train and differing_field(other.train, cell.train) is None)
+    fitting = (other for other in leaders if other.train and setting_apart(other.train, cell.train) is None)
     return next(fitting, cell)

@@ -30,13 +30,12 @@ def run_pack(bench: Bench, pack: Pack) -> None:
     cells = [replace(cell, train=_into_folder(bench, cell)) if cell.train else cell for cell in pack]
     _train(bench, cells)
     for cell in cells:
-        if cell.train is None or is_trained(bench.folder.run(cell), cell.train) or _divergence(bench.folder.run(cell)):
+        if (
+            cell.train is None
+            or bench.folder.run(cell).is_trained_to(cell.train.training.num_steps)
+            or _divergence(bench.folder.run(cell))
+        ):
             _evaluate(bench, cell)
-
-
-def is_trained(run: RunFolder, train: TrainConfig) -> bool:
-    """True when the final adapter is on disk."""
-    return run.is_finished() and read_json(run.manifest).get("finished_step") == train.training.num_steps
 
 
 def _into_folder(bench: Bench, cell: Cell) -> TrainConfig:
@@ -44,7 +43,9 @@ def _into_folder(bench: Bench, cell: Cell) -> TrainConfig:
 
 
 def _train(bench: Bench, cells: list[Cell]) -> None:
-    open_cells = [cell for cell in cells if cell.train and not is_trained(bench.folder.run(cell), cell.train)]
+    open_cells = [
+        cell for cell in cells if cell.train and not bench.folder.run(cell).is_trained_to(cell.train.training.num_steps)
+    ]
     open_cells = [cell for cell in open_cells if not _divergence(bench.folder.run(cell))]
     if not open_cells:
         return
@@ -116,7 +117,7 @@ def _generate(bench: Bench, cell: Cell) -> None:
 
 def _steps_on_disk(run: RunFolder, cell: Cell) -> list[int]:
     """The scored steps that training reached: all of them, unless it diverged."""
-    if is_trained(run, cell.train):
+    if run.is_trained_to(cell.train.training.num_steps):
         return list(cell.steps)
     return [step for step in cell.steps if step in run.checkpoint_steps()]
 

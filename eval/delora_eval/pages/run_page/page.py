@@ -19,7 +19,6 @@ METHOD_NAMES = {
     "oft": "OFT",
     "ether": "ETHER",
     "ether_plus": "ETHER+",
-    "hra": "HRA",
     "full": "full fine-tuning",
 }
 """How the field writes them."""

@@ -3,7 +3,6 @@
 Decoding is `delora_sd.data.photos.open_photo`, the same for photos and generated pictures.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,12 +53,6 @@ def prepare(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
 def is_black(picture: Image.Image) -> bool:
     """True when every pixel is 0: what diffusers' safety checker leaves of a flagged picture."""
     return all(highest == 0 for _, highest in picture.getextrema())
-
-
-def hash_file(path: Path) -> str:
-    """Returns the sha256 of a file's bytes, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _resized_size(picture: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:

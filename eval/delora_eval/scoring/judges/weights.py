@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from delora_eval.scoring.judges.preprocessing import hash_file
 from delora_eval.settings import EncoderConfig
 from delora_sd.errors import UserError, nearest_name
+from delora_sd.files.hashing import hash_file
 
 HASH_DIGITS = 16
 
