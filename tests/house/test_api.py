@@ -1,5 +1,6 @@
 """The package as a library: the README's lines, what a notebook would pass, and imports that stay fast."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,28 +13,29 @@ from delora_sd.api import settings_of
 from delora_sd.errors import UserError
 from delora_sd.settings import AdapterConfig, GenerateConfig, TrainConfig
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.mark.filterwarnings("default")
-def test_train_generate_and_score_in_ten_lines(tiny_sd: Path, photo_folder: Path, tmp_path: Path):
-    from delora_eval import score
-    from delora_sd import generate, train
-
-    run = train(
-        {"model.base": tiny_sd, "data": {"photos": photo_folder, "class_word": "dog"}},
-        "training.num_steps=2",
-        output_dir=tmp_path / "rex",
-        adapter=AdapterConfig(method="lora", rank=2),
-        training={"prior_weight": 0, "checkpoint_every": 1},
-    )
-    images = generate(
-        run, prompts=["a {identifier} {class_word} in the snow"], images_per_prompt=2, num_inference_steps=1
-    )
-    lines = score(run, protocol=["miniature"])
-
-    assert run == tmp_path / "rex" and (run / "adapter" / "adapter_model.safetensors").exists()
-    assert len(list(images.glob("*.png"))) == 2 and images.parent == run / "images"
-    totals = {line["score"]: line["value"] for line in lines if line["prompt"] is None}
-    assert {"dino", "clip_t", "real_dino"} <= totals.keys()
+def test_the_python_lines_of_the_readme_run(tiny_sd: Path, photo_folder: Path, tmp_path: Path, monkeypatch):
+    """As they stand there, but for a tiny base, other photos, few steps and the bundled judges."""
+    monkeypatch.chdir(ROOT)
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    training = {"num_steps": 2, "checkpoint_every": 1, "prior_weight": 0}
+    small = {"model.base": tiny_sd, "data.photos": photo_folder, "training": training, "adapter.rank": 2}
+    for there, here in (
+        ('"data.photos=~/rex"', "SMALL"),
+        ('"runs/rex"', f'"{tmp_path / "rex"}"'),
+        ("images_per_prompt=4", "images_per_prompt=2, num_inference_steps=1"),
+        ("score(run)", 'score(run, protocol=["miniature"])'),
+    ):
+        assert there in lines
+        lines = lines.replace(there, here)
+    found = {"SMALL": small}
+    exec(lines, found)
+    assert found["run"] == tmp_path / "rex" and (found["run"] / "adapter").is_dir()
+    assert len(found["files"]) == 2 and found["images"].parent == found["run"] / "images"
+    assert {"dino", "clip_t", "real_dino"} <= found["totals"].keys()
 
 
 def test_settings_are_laid_over_each_other_from_left_to_right_then_by_name(tmp_path: Path):
@@ -41,6 +43,7 @@ def test_settings_are_laid_over_each_other_from_left_to_right_then_by_name(tmp_p
     file.write_text("seed: 1\nadapter: {rank: 2, boundary: 3}\n")
     given = (TrainConfig(output_dir="kept"), file, "adapter.rank=4", {"adapter.boundary": 5})
     config = settings_of(TrainConfig, given, {"seed": 7, "data": {"photos": Path("rex")}})
+    assert settings_of(TrainConfig, (), {"adapter": AdapterConfig(rank=3)}).adapter == AdapterConfig(rank=3)
     assert (config.output_dir, config.seed, config.data.photos) == ("kept", 7, "rex")
     assert (config.adapter.rank, config.adapter.boundary) == (4, 5.0)
     assert settings_of(TrainConfig, (str(file),), {}).adapter.rank == 2

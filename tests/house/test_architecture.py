@@ -204,6 +204,12 @@ def test_the_readme_shows_how_to_do_the_main_job():
         assert any(needed in line for line in lines), f"README.md never shows {needed}"
 
 
+def test_the_readme_says_how_to_reach_the_commands_before_it_uses_them():
+    lines = [line for document, line in documented_commands() if document == "README.md"]
+    ours = [index for index, line in enumerate(lines) if re.match(r"(delora-sd|accelerate|python) ", line)]
+    assert ours[0] > next(index for index, line in enumerate(lines) if line.startswith("source .venv/bin/activate"))
+
+
 def test_every_example_in_help_parses(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert all(check_command(command.example) for command in load_commands().values())
