@@ -42,12 +42,18 @@ class PictureSet:
     is_base: bool = False
     """True: no adapter took part; the base model's own pictures."""
     base: str | None = None
+    adapter: str | None = None
+    """Hash of the adapter's files."""
     random_weights: bool = False
     """True: the base model was untrained; its pictures mean nothing."""
 
     @property
     def names_subject(self) -> bool:
         return self.pictures[0].names_subject
+
+    def step_of(self, last: int) -> int:
+        """Returns the training step that drew it, 0 for the base model, `last` for the final adapter."""
+        return 0 if self.is_base else last if self.step is None else self.step
 
 
 SAMPLING = ("num_inference_steps", "guidance", "negative_prompt", "size_px", "base")
@@ -82,6 +88,16 @@ def read_run_sets(run: RunFolder, *, subject: str, identifier: str, names: Seque
     return [part for pictures in sets for part in _split(pictures)]
 
 
+def read_shown_sets(run: RunFolder, *, subject: str, identifier: str) -> list[PictureSet]:
+    """Returns the picture sets of a run that a page can show, by name, [] before there are any.
+
+    Files may be missing, prompts that name the subject and others stand in one set.
+    """
+    folders = sorted(path.parent for path in run.images.glob(f"*/{LISTING}"))
+    sets = [_read_listed(folder, subject, identifier) for folder in folders]
+    return [pictures for pictures in sets if pictures.pictures]
+
+
 def read_folder_sets(
     folder: Path, subjects: Sequence[str], *, identifier: str, prompts: str | None
 ) -> list[PictureSet]:
@@ -113,13 +129,19 @@ def read_reference(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _read_set(folder: Path, subject: str, identifier: str) -> PictureSet:
-    lines = read_listing(folder / LISTING)
-    missing = [line["file"] for line in lines if not (folder / line["file"]).is_file()]
+    pictures = _read_listed(folder, subject, identifier)
+    missing = [picture.file.name for picture in pictures.pictures if not picture.file.is_file()]
     if missing:
         raise UserError(
-            f"{folder}: {len(missing)} of {len(lines)} listed pictures are missing ({missing[0]}, ...); "
+            f"{folder}: {len(missing)} of {len(pictures.pictures)} listed pictures are missing ({missing[0]}, ...); "
             "run the same `delora-sd generate` again to make them"
         )
+    return pictures
+
+
+def _read_listed(folder: Path, subject: str, identifier: str) -> PictureSet:
+    """The one reader of images.jsonl for whoever judges or shows images."""
+    lines = read_listing(folder / LISTING)
     first = lines[0] if lines else {}
     return PictureSet(
         name=folder.name,
@@ -129,6 +151,7 @@ def _read_set(folder: Path, subject: str, identifier: str) -> PictureSet:
         strength=first.get("strength"),
         is_base=first.get("strength") == 0 and not first.get("extra_adapters"),
         base=first.get("base"),
+        adapter=first.get("adapter"),
         random_weights=any(line.get("random_weights", False) for line in lines),
     )
 

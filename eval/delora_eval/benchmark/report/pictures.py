@@ -7,12 +7,10 @@ from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.report.rows import Row
 from delora_eval.benchmark.report.view import View
 from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
-from delora_eval.scoring.picture_sets import LISTING, without_identifier
+from delora_eval.scoring.picture_sets import Picture, read_folder_sets, read_shown_sets
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
-from delora_sd.files.run_folder import RunFolder
-from delora_sd.generation.requests import read_listing
 
 THUMBNAIL_PX = 224
 """Longest side of a picture in a sheet: 30 subjects then make a page of about 20 MB."""
@@ -74,7 +72,7 @@ def embed_sheets(sheets: list[Sheet]) -> dict[Path, Thumbnail]:
 def _prompt_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Cell | None]) -> Sheet:
     numbers = view.config.sheet_prompts
     pictures = {row.name: _pictures(view, cells[row.name], row.step) for row in rows}
-    known = {number: line["prompt"] for listed in pictures.values() for number, (_, line) in listed.items()}
+    known = {number: _title(picture) for listed in pictures.values() for number, picture in listed.items()}
     wanted = [number for number in numbers if number in known]
     shown = sorted((wanted + sorted(known.keys() - set(wanted)))[: len(numbers)])
     return Sheet(
@@ -118,59 +116,45 @@ def _first_cell(view: View, row: Row, subject: str) -> Cell | None:
     return min(own, key=lambda cell: cell.seed, default=None)
 
 
-def _pictures(view: View, cell: Cell | None, step: int | None) -> dict[int, tuple[Path, dict]]:
-    """Returns {prompt number: (folder, line of its picture with the lowest seed)} of the cell's pictures at a step."""
+def _pictures(view: View, cell: Cell | None, step: int | None) -> dict[int, Picture]:
+    """Returns {prompt number: the picture with the lowest seed} of the cell's pictures of the subject at a step."""
     if cell is None:
         return {}
     if cell.path is not None:
-        return _foreign_pictures(view, cell)
-    step = cell.steps[-1] if step is None else step
-    run = view.folder.run(cell)
-    found: dict[int, tuple[Path, dict]] = {}
-    for listing in sorted(run.images.glob(f"*/{LISTING}")):
-        lines = read_listing(listing)
-        if not lines or _step_of(lines[0], cell) != step or not _names_subject(run, lines):
-            continue
-        for line in sorted(lines, key=lambda line: line["seed"]):
-            found.setdefault(line["prompt_index"], (listing.parent, line))
+        return _foreign_pictures(cell)
+    run, last = view.folder.run(cell), cell.steps[-1]
+    if not run.config.exists():
+        return {}
+    identifier = read_run_settings(run.config).data.identifier
+    found: dict[int, Picture] = {}
+    for pictures in read_shown_sets(run, subject=cell.subject, identifier=identifier):
+        is_of_subject = any(picture.names_subject for picture in pictures.pictures)
+        if is_of_subject and pictures.step_of(last) == (last if step is None else step):
+            for picture in sorted(pictures.pictures, key=lambda picture: picture.seed):
+                found.setdefault(picture.prompt_index, picture)
     return found
 
 
-def _foreign_pictures(view: View, cell: Cell) -> dict[int, tuple[Path, dict]]:
-    from delora_eval.scoring.picture_sets import read_folder_sets
-
-    prompts = cell.prompts
+def _foreign_pictures(cell: Cell) -> dict[int, Picture]:
     try:
-        sets = read_folder_sets(Path(cell.path), [cell.subject], identifier="", prompts=prompts)
+        sets = read_folder_sets(Path(cell.path), [cell.subject], identifier="", prompts=cell.prompts)
     except UserError:
         return {}
     pictures = [picture for one in sets for picture in one.pictures]
     return {
-        picture.prompt_index if prompts else number: (picture.file.parent, _foreign_line(picture))
+        picture.prompt_index if cell.prompts else number: picture
         for number, picture in reversed(list(enumerate(pictures)))
     }
 
 
-def _foreign_line(picture) -> dict:
-    return {"file": picture.file.name, "prompt": picture.prompt or picture.file.stem, "seed": picture.seed}
+def _title(picture: Picture) -> str:
+    return picture.prompt or picture.file.stem
 
 
-def _step_of(line: dict, cell: Cell) -> int:
-    if line.get("strength") == 0:
-        return 0
-    return cell.steps[-1] if line.get("step") is None else line["step"]
-
-
-def _names_subject(run: RunFolder, lines: list[dict]) -> bool:
-    identifier = read_run_settings(run.config).data.identifier
-    return any(without_identifier(line["prompt"], identifier) != " ".join(line["prompt"].split()) for line in lines)
-
-
-def _tile(found: tuple[Path, dict] | None, prompt: str) -> Tile:
-    if found is None:
+def _tile(picture: Picture | None, prompt: str) -> Tile:
+    if picture is None:
         return Tile(file=None, prompt=prompt)
-    folder, line = found
-    return Tile(file=folder / line["file"], prompt=line["prompt"], seed=line["seed"])
+    return Tile(file=picture.file, prompt=_title(picture), seed=picture.seed)
 
 
 def _photos(view: View, cells: dict[str, Cell | None]) -> tuple[Path, ...]:

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
-from delora_eval.scoring.picture_sets import LISTING, without_identifier
+from delora_eval.scoring.picture_sets import Picture, PictureSet, read_shown_sets
 from delora_sd.files.run_folder import RunFolder
-from delora_sd.generation.requests import read_listing
 from delora_sd.settings import TrainConfig
 
 SMALL_THUMBNAIL = 0.6
@@ -75,77 +73,63 @@ def read_set_views(
     thumbnail_px: int,
 ) -> tuple[SetView, ...]:
     """Returns the picture sets of a run, the main set first; `protocol` is the one whose scores are shown, if any."""
-    listings = {path.parent: read_listing(path) for path in sorted(run.images.glob(f"*/{LISTING}"))}
     shown = [line for line in lines if line["protocol"] in protocol]
-    views = []
-    for folder, pictures in listings.items():
-        if pictures:
-            views.append((folder, pictures, _describe_set(folder.name, pictures, shown, config.data.identifier)))
-    views.sort(key=lambda view: _importance(view[2]))
-    sizes = [thumbnail_px] + [round(thumbnail_px * SMALL_THUMBNAIL)] * len(views)
+    sets = read_shown_sets(run, subject=config.data.subject or "", identifier=config.data.identifier)
+    sets.sort(key=_importance)
+    sizes = [thumbnail_px] + [round(thumbnail_px * SMALL_THUMBNAIL)] * len(sets)
     return tuple(
-        SetView(**described, rows=_read_rows(folder, pictures, shown, described["name"], pictures_per_prompt, size))
-        for (folder, pictures, described), size in zip(views, sizes, strict=False)
+        _view(pictures, [line for line in shown if line["set"] == pictures.name], pictures_per_prompt, size)
+        for pictures, size in zip(sets, sizes, strict=False)
     )
 
 
-def _describe_set(
-    name: str, pictures: list[dict[str, Any]], lines: list[dict[str, Any]], identifier: str
-) -> dict[str, Any]:
-    first = pictures[0]
-    prompts = [picture.get("prompt", "") for picture in pictures]
-    return {
-        "name": name,
-        "num_pictures": len(pictures),
-        "strength": first.get("strength"),
-        "is_base": first.get("strength") == 0 and not first.get("extra_adapters"),
-        "step": first.get("step"),
-        "names_subject": any(without_identifier(prompt, identifier) != prompt for prompt in prompts),
-        "sampling": {
-            key: first[key]
-            for key in ("num_inference_steps", "guidance", "negative_prompt", "size_px", "adapter")
-            if first.get(key) not in (None, "")
+def _view(pictures: PictureSet, lines: list[dict[str, Any]], pictures_per_prompt: int, thumbnail_px: int) -> SetView:
+    sampling = {key: value for key, value in pictures.pictures[0].settings if key != "base"}
+    return SetView(
+        name=pictures.name,
+        rows=_read_rows(pictures.pictures, lines, pictures_per_prompt, thumbnail_px),
+        num_pictures=len(pictures.pictures),
+        strength=pictures.strength,
+        is_base=pictures.is_base,
+        step=pictures.step,
+        names_subject=_names_subject(pictures),
+        sampling={
+            key: value for key, value in (sampling | {"adapter": pictures.adapter}).items() if value not in (None, "")
         },
-        "totals": {
-            line["score"]: line for line in lines if line["set"] == name and line["prompt"] is None and line["subject"]
-        },
-    }
+        totals={line["score"]: line for line in lines if line["prompt"] is None and line["subject"]},
+    )
 
 
-def _importance(described: dict[str, Any]) -> tuple:
+def _names_subject(pictures: PictureSet) -> bool:
+    return any(picture.names_subject for picture in pictures.pictures)
+
+
+def _importance(pictures: PictureSet) -> tuple:
     """The subject before class prompts, the adapter before the base, full strength first, late before early."""
-    strength = described["strength"]
-    is_full = strength is None or strength == 1
-    step = float("inf") if described["step"] is None else described["step"]
-    return not described["names_subject"], described["is_base"], not is_full, -step, -described["num_pictures"]
+    is_full = pictures.strength is None or pictures.strength == 1
+    step = float("inf") if pictures.step is None else pictures.step
+    return not _names_subject(pictures), pictures.is_base, not is_full, -step, -len(pictures.pictures)
 
 
 def _read_rows(
-    folder: Path,
-    pictures: list[dict[str, Any]],
-    lines: list[dict[str, Any]],
-    name: str,
-    pictures_per_prompt: int,
-    thumbnail_px: int,
+    pictures: Sequence[Picture], lines: list[dict[str, Any]], pictures_per_prompt: int, thumbnail_px: int
 ) -> tuple[PromptRow, ...]:
     scores: dict[str, dict[str, float]] = {}
     for line in lines:
-        if line["set"] == name and line["prompt"] is not None and line["value"] is not None:
+        if line["prompt"] is not None and line["value"] is not None:
             scores.setdefault(line["prompt"], {})[line["score"]] = line["value"]
-    by_prompt: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    by_prompt: dict[tuple[int, str], list[Picture]] = {}
     for picture in pictures:
-        by_prompt.setdefault((picture.get("prompt_index", 0), picture.get("prompt", "")), []).append(picture)
+        by_prompt.setdefault((picture.prompt_index, picture.prompt), []).append(picture)
     chosen = {
-        key: sorted(group, key=lambda picture: picture.get("seed", 0))[:pictures_per_prompt]
-        for key, group in by_prompt.items()
+        key: sorted(group, key=lambda picture: picture.seed)[:pictures_per_prompt] for key, group in by_prompt.items()
     }
-    files = [folder / picture["file"] for group in chosen.values() for picture in group]
-    thumbnails = iter(make_thumbnails(files, thumbnail_px))
+    thumbnails = iter(make_thumbnails([picture.file for group in chosen.values() for picture in group], thumbnail_px))
     return tuple(
         PromptRow(
             index=index,
             prompt=prompt,
-            pictures=tuple(Shown(thumbnail=next(thumbnails), seed=picture.get("seed", 0)) for picture in group),
+            pictures=tuple(Shown(thumbnail=next(thumbnails), seed=picture.seed) for picture in group),
             scores=scores.get(prompt, {}),
         )
         for (index, prompt), group in chosen.items()
