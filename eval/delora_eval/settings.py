@@ -41,6 +41,13 @@ class ScoreConfig:
     """With `generated`: the rare token in the prompts; it is taken out of CLIP-T's text."""
     class_word: str | None = None
     """With `generated`: what the subject is, for class accuracy."""
+    held_out: str | None = None
+    """With `generated`: photos that were not trained on, laid out as `reference`. A run knows its own."""
+    gallery: str | None = None
+    """A dataset among whose subjects every picture is ranked: `miniature`, or one folder of photos per subject.
+    With several subjects in `reference`: those. none: no ranks."""
+    gallery_subjects: tuple[str, ...] = ()
+    """Only these subjects of the gallery; none: all."""
     sets: tuple[str, ...] = ()
     """Only these picture sets of the run; none: all."""
     protocol: tuple[str, ...] = ("auto",)
@@ -53,10 +60,14 @@ class ScoreConfig:
     copy_similarity: float | None = None
     """A picture is a copy when its nearest photo is at least this similar (DINO cosine);
     none: as similar as the subject's two most alike photos are to each other."""
+    copied_parts: bool = False
+    """Also look for parts of photos in parts of pictures: 38 windows of each, of three sizes, are encoded."""
     lpips_weights: str | None = None
     """Adds LPIPS diversity: a .safetensors file with the state of `lpips.LPIPS(net="alex")`."""
     output: str | None = None
     """Where scores go; none: scores.jsonl in the run folder or in `generated`."""
+    table: str | None = None
+    """Also write the totals to this file: .csv for a spreadsheet, .json for a program."""
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
 
 
@@ -72,6 +83,26 @@ class ReportConfig:
     """Pictures shown per prompt and set."""
     thumbnail_px: int = 320
     """Longest side of an embedded picture; the files in the run folder stay as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgesConfig:
+    """What each judge can tell apart, on real photos alone; nothing is generated."""
+
+    dataset: str = "data/dreambooth"
+    """A dataset (one folder of photos per subject), or `miniature` (bundled)."""
+    judges: tuple[str, ...] = ("auto",)
+    """Encoder ids such as dino/vit-s-16. auto: the miniature's judges for the miniature, else those of the papers."""
+    lookalikes: int = 0
+    """dataset=miniature: also judge this many subjects no training saw, each beside its lookalike (same class and main
+    colour), rendered on the spot."""
+    ratings: str | None = None
+    """DreamBench++'s folder of merged human ratings (`<group>/<method>-cp.json`): adds agreement with people."""
+    samples: str | None = None
+    """With `ratings`: the folder of DreamBench++'s rated images (`<method>_.../src_image`, `tgt_image`, `text`)."""
+    output: str | None = None
+    """Also write the table (Markdown, CSV, LaTeX, JSON) and the figure (SVG, PNG) into this folder."""
+    encoders: EncoderConfig = field(default_factory=EncoderConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,8 +56,8 @@ def read_benchmark(path: Path) -> None:
     from delora_eval.benchmark.folder import BenchmarkFolder, read_chosen
     from delora_eval.benchmark.report.contents import build_tables, scores_csv
     from delora_eval.benchmark.report.pictures import build_sheets
-    from delora_eval.benchmark.report.tables import render_csv, render_latex, render_markdown
     from delora_eval.benchmark.report.view import read_view
+    from delora_eval.pages.tables import render_csv, render_latex, render_markdown
 
     folder = BenchmarkFolder(path)
     view = read_view(folder)

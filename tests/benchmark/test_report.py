@@ -13,10 +13,10 @@ import pytest
 from delora_eval.benchmark.report.contents import build_tables, main_table, scores_csv
 from delora_eval.benchmark.report.report import report_benchmark
 from delora_eval.benchmark.report.rows import setting_label
-from delora_eval.benchmark.report.tables import Table, render_csv, render_latex, render_markdown
 from delora_eval.benchmark.report.view import read_view
 from delora_eval.benchmark.results import read_results, select_steps
 from delora_eval.benchmark.run.launchers import run_benchmark
+from delora_eval.pages.tables import Table, render_csv, render_latex, render_markdown
 
 from .fakes import Failures, dino_of, fake_stages
 

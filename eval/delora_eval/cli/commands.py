@@ -51,6 +51,12 @@ def _protocols(config: settings.ProtocolsConfig) -> None:
     print_protocols(config)
 
 
+def _judges(config: settings.JudgesConfig) -> None:
+    from delora_eval.trial.command import print_judges
+
+    print_judges(config)
+
+
 COMMANDS = {
     "score": Command(
         summary="Score pictures against photos: DINO, CLIP-I, CLIP-T, diversity, copies, drift.",
@@ -79,6 +85,13 @@ COMMANDS = {
         run=_status,
         positional=("folder",),
         example="delora-sd status runs/table3",
+    ),
+    "judges": Command(
+        summary="What each judge can tell apart on real photos: AUC, retrieval, agreement with people.",
+        config=settings.JudgesConfig,
+        run=_judges,
+        positional=("dataset",),
+        example="delora-sd judges miniature lookalikes=40",
     ),
     "protocols": Command(
         summary="The Real Images row under every protocol, beside the published rows.",

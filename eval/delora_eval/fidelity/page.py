@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from delora_eval.benchmark.report.tables import render_markdown
 from delora_eval.benchmark.report.view import View
 from delora_eval.fidelity.claims import CLAIMS, Claim, Pictures
+from delora_eval.pages.tables import render_markdown
 from delora_sd.data.photos import open_photo
 from delora_sd.files.run_folder import write_bytes, write_text
 

@@ -12,6 +12,7 @@ from delora_eval.scoring.judges.embedding import Judge, black_pictures, embed_pi
 from delora_eval.scoring.judges.encoders import pick_device
 from delora_eval.scoring.judges.protocols import Protocol
 from delora_eval.scoring.measures.measure import EmbeddedSubject, Pictures
+from delora_eval.scoring.measures.ranking import Candidate
 from delora_eval.scoring.picture_sets import Picture, PictureSet
 from delora_sd.data.prompts import benchmark_prompts, render_prompt
 from delora_sd.data.subjects import Subject, dreambooth
@@ -25,19 +26,27 @@ class Options:
     identifier: str
     copy_similarity: float | None = None
     lpips_weights: Path | None = None
+    gallery: tuple[Subject, ...] = ()
+    """Subjects that every picture is ranked among; its own is one of them. (): no ranks."""
+    finds_parts: bool = False
+    """Also compare parts of pictures with parts of photos."""
 
 
 def embed_subject(
     judge: Judge, protocol: Protocol, subject: Subject, pictures: Sequence[Picture], *, options: Options
 ) -> EmbeddedSubject:
     """Returns one subject's photos and pictures as the protocol's encoders see them."""
-    photos_dino, photos_clip = embed_pictures(judge, subject.photos, [protocol.dino, protocol.clip])
+    views = [protocol.dino, protocol.clip]
+    photos_dino, photos_clip = embed_pictures(judge, subject.photos, views)
+    unseen = embed_pictures(judge, subject.held_out, views) if subject.held_out else (None, None)
     texts = candidate_texts(pictures, subject, protocol, identifier=options.identifier)
     return EmbeddedSubject(
         name=subject.name,
         photos_dino=photos_dino,
         photos_clip=photos_clip,
         pictures=_embed_pictures(judge, protocol, subject, pictures, texts, options.lpips_weights),
+        held_out_dino=unseen[0],
+        held_out_clip=unseen[1],
     )
 
 
@@ -80,6 +89,16 @@ def pair_with_base(pictures: Sequence[Picture], twins: dict[tuple, Picture]) -> 
     """Returns (rows of the pictures that have a twin of the base model, their twins), in order."""
     rows = [row for row, picture in enumerate(pictures) if _twin_key(picture) in twins]
     return rows, [twins[_twin_key(pictures[row])] for row in rows]
+
+
+def embed_gallery(judge: Judge, protocol: Protocol, gallery: Sequence[Subject]) -> dict[str, Candidate]:
+    """Returns the subjects that pictures are ranked among, as the protocol's DINO sees them."""
+    return {
+        subject.name: Candidate(
+            photos=embed_pictures(judge, subject.photos, [protocol.dino])[0], class_word=subject.class_word
+        )
+        for subject in gallery
+    }
 
 
 def _embed_pictures(

@@ -2,20 +2,25 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from delora_eval.scoring.assemble import (
     Options,
     base_twins,
     candidate_texts,
+    embed_gallery,
     embed_subject,
     keep_scored,
     pair_with_base,
 )
+from delora_eval.scoring.crops import SIDES, embed_windows
 from delora_eval.scoring.judges.embedding import Judge, embed_pictures
 from delora_eval.scoring.judges.protocols import Protocol
-from delora_eval.scoring.measures import measure
+from delora_eval.scoring.measures import measure, memorisation
 from delora_eval.scoring.measures.measure import EmbeddedSubject, Score
+from delora_eval.scoring.measures.memorisation import Copy
+from delora_eval.scoring.measures.ranking import measure_ranks
 from delora_eval.scoring.picture_sets import Picture, PictureSet
 from delora_sd.data.subjects import Subject
 
@@ -29,6 +34,8 @@ class Scored:
     prompts: dict[int, str]
     """{prompt number: the prompt as it was generated from}."""
     num_black: int = 0
+    copies: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """{score: which pictures it counts, each beside the photo it repeats}."""
 
 
 def score_photos(judge: Judge, protocol: Protocol, subjects: Sequence[Subject]) -> list[Scored]:
@@ -37,6 +44,9 @@ def score_photos(judge: Judge, protocol: Protocol, subjects: Sequence[Subject]) 
     for subject in subjects:
         dino, clip = embed_pictures(judge, subject.photos, [protocol.dino, protocol.clip])
         scores = measure.measure_ceiling(dino, clip, keeps_self_pairs=protocol.keeps_self_pairs)
+        if subject.held_out:
+            held_out = embed_pictures(judge, subject.held_out, [protocol.dino, protocol.clip])
+            scores += measure.measure_held_out_ceiling((dino, clip), tuple(held_out))
         scored.append(Scored(subject=subject.name, scores=scores, prompts={}))
     return scored
 
@@ -60,9 +70,11 @@ def score_group(
         embed = embed_subject(judge, protocol, subject, kept, options=options) if kept else None
         scores = [] if embed is None else _own_scores(judge, protocol, embed, pictures, kept, base_sets, options)
         prompts = _prompt_names(kept, subject, protocol, options.identifier)
-        scored[subject.name] = Scored(subject=subject.name, scores=scores, prompts=prompts, num_black=num_black)
+        item = Scored(subject=subject.name, scores=scores, prompts=prompts, num_black=num_black)
         if embed is not None and pictures.names_subject:
             embedded[subject.name] = embed
+            _add_copies(item, judge, protocol, subject, embed, kept, options)
+        scored[subject.name] = item
     for name, fidelity in measure.measure_fidelity(list(embedded.values()), protocol).items():
         scored[name].scores[:0] = fidelity
     return list(scored.values())
@@ -81,9 +93,55 @@ def _own_scores(
     prompts = measure.measure_prompts(embed.pictures)
     if pictures.names_subject:
         copies = measure.measure_copies(embed, threshold=options.copy_similarity)
-        return prompts + measure.measure_diversity(embed.pictures) + copies
+        own = memorisation.measure_held_out(embed) + _ranks(judge, protocol, embed, options)
+        return own + prompts + measure.measure_diversity(embed.pictures) + copies
     drift = [] if pictures.is_base else _drift(judge, protocol, embed, kept, base_sets)
     return [*prompts, *drift, measure.measure_pres(embed)]
+
+
+def _ranks(judge: Judge, protocol: Protocol, embed: EmbeddedSubject, options: Options) -> list[Score]:
+    """Returns the ranks of the subject's pictures among the gallery, said to be missing where it has no rival."""
+    if not options.gallery:
+        return []
+    if len(options.gallery) < 2:
+        warnings.warn(
+            f"gallery: {embed.name} is its only subject, and a picture cannot be ranked among one; no ranks",
+            stacklevel=2,
+        )
+    candidates = embed_gallery(judge, protocol, options.gallery)
+    return measure_ranks(embed.name, embed.pictures.dino, embed.pictures.prompts, candidates)
+
+
+def _add_copies(
+    item: Scored,
+    judge: Judge,
+    protocol: Protocol,
+    subject: Subject,
+    embed: EmbeddedSubject,
+    kept: Sequence[Picture],
+    options: Options,
+) -> None:
+    """Says which pictures repeat a trained photo, and adds the score of those that repeat a part of one."""
+    threshold = next(score.details["threshold"] for score in item.scores if score.name == "copy_rate")
+    whole = memorisation.find_copies(embed.photos_dino, embed.pictures.dino, threshold=threshold)
+    item.copies["copy_rate"] = [_describe_copy(copy, kept, subject) for copy in whole]
+    if options.finds_parts:
+        windows = [
+            embed_windows(judge, files, protocol.dino) for files in (subject.photos, [picture.file for picture in kept])
+        ]
+        parts = memorisation.find_copied_parts(*windows, SIDES)
+        item.copies["part_copy_rate"] = [_describe_copy(copy, kept, subject) for copy in parts]
+        item.scores.append(memorisation.measure_copied_parts(parts, embed.pictures.prompts, photos=len(subject.photos)))
+
+
+def _describe_copy(copy: Copy, kept: Sequence[Picture], subject: Subject) -> dict[str, Any]:
+    return {
+        "picture": kept[copy.image].file.name,
+        "photo": subject.photos[copy.photo].name,
+        "similarity": round(copy.similarity, 6),
+        "threshold": round(copy.threshold, 6),
+        "side": round(copy.side, 4),
+    }
 
 
 def _drift(

@@ -3,14 +3,16 @@
 One line per (set, protocol, score): its total (`prompt` null) and one line per prompt; over several subjects also the
 pooled total (`subject` null). Every line carries what its number depends on: `protocol`, `encoder`, `weights` (hash),
 `pairs`, `images`, `photos`, `random_weights` (of the encoder), `random_base` (of the model that drew the pictures),
-`inputs` (fingerprint of all of it), and for some scores `threshold` or `candidates`.
+`inputs` (fingerprint of all of it), and for some scores `threshold`, `candidates`, `real_gap` or `copies`.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from delora_eval.scoring.crops import SIDES
 from delora_eval.scoring.groups import Scored, score_group, score_photos
 from delora_eval.scoring.judges.embedding import Judge, hash_files, use_weights
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol, modify
@@ -33,8 +35,9 @@ REFERENCE_SET = "reference photos"
 
 def score(config: ScoreConfig) -> list[dict[str, Any]]:
     """Scores what the settings name, writes and returns the lines of the protocols asked for, and prints the totals."""
-    from delora_eval.scoring.summary import print_scores
+    from delora_eval.scoring.summary import check_table, print_scores, write_table
 
+    check_table(config.table)
     task = read_task(config)
     protocols = find_protocols(config, task)
     names = [protocol.name for protocol in protocols]
@@ -42,6 +45,8 @@ def score(config: ScoreConfig) -> list[dict[str, Any]]:
         lines = score_task(Judge(config=config.encoders), protocols, task)
     asked_for = [line for line in lines if line["protocol"] in names]
     print_scores(asked_for, task.output)
+    if config.table:
+        write_table(asked_for, Path(config.table).expanduser())
     return asked_for
 
 
@@ -117,6 +122,14 @@ def _fingerprint(judge: Judge, protocol: Protocol, task: Task, group: Sequence[P
         "copy_similarity": task.options.copy_similarity,
         "lpips": hash_file(lpips) if lpips else None,
     }
+    if any(subject.held_out for subject in task.subjects.values()):
+        facts["held_out"] = {name: hash_files(judge, subject.held_out) for name, subject in task.subjects.items()}
+    if task.options.gallery and group:
+        facts["gallery"] = {
+            item.name: (item.class_word, hash_files(judge, item.photos)) for item in task.options.gallery
+        }
+    if task.options.finds_parts and group:
+        facts["windows"] = SIDES
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -135,7 +148,8 @@ def _subject_lines(judge: Judge, protocol: Protocol, scored: Scored, stamp: dict
     for item in scored.scores:
         common = stamp | _source(judge, protocol, item) | {"subject": scored.subject, "photos": item.photos}
         total = _line(common, item.total, prompt=None, prompt_index=None)
-        lines.append(total | {"num_black": scored.num_black} | item.details)
+        copies = {"copies": scored.copies[item.name]} if scored.copies.get(item.name) else {}
+        lines.append(total | {"num_black": scored.num_black} | item.details | copies)
         lines += [
             _line(common, mean, prompt=scored.prompts[index], prompt_index=index)
             for index, mean in sorted(item.by_prompt.items())

@@ -13,7 +13,14 @@ _FIELDS = {
     "prompt": str | None, "prompt_index": int | None, "value": float | None, "pairs": int, "images": int,
     "random_weights": bool, "random_base": bool, "step": int | None, "strength": float | None,
 }  # fmt: skip
-_OPTIONAL = {"threshold": float | None, "candidates": int, "photos": int, "num_black": int, "base": str | None}
+_OPTIONAL = {
+    "threshold": float | None,
+    "candidates": int,
+    "photos": int,
+    "num_black": int,
+    "base": str | None,
+    "real_gap": float,
+}
 
 
 def read_scores(file: Path) -> list[dict[str, Any]]:

@@ -1,12 +1,22 @@
 """Scores as lines of text for a terminal."""
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from delora_eval.scoring.measures.metrics import SCORES
+from delora_sd.errors import UserError
+from delora_sd.files.run_folder import write_json, write_text
 
 RANDOM_STAMP = "RANDOM WEIGHTS: these numbers mean nothing"
+
+TABLE_COLUMNS = (
+    "set", "subject", "protocol", "score", "value", "pairs", "images", "photos", "step", "strength", "encoder",
+    "weights", "random_weights", "random_base",
+)  # fmt: skip
+"""Of the .csv and .json table; `subject` is empty in a row over all subjects."""
 
 
 def print_scores(lines: Sequence[dict[str, Any]], output: Path) -> None:
@@ -28,6 +38,27 @@ def render_scores(lines: Sequence[dict[str, Any]]) -> str:
     )
     is_random = any(line["random_weights"] or line["random_base"] for line in totals)
     return f"{text}\n{RANDOM_STAMP}" if is_random else text
+
+
+def check_table(table: str | None) -> None:
+    """Raises UserError, before any picture is read, for a table of a kind nobody writes."""
+    if table is not None and Path(table).suffix.lower() not in (".csv", ".json"):
+        raise UserError(f"table={table}: expected a file that ends in .csv or .json")
+
+
+def write_table(lines: Sequence[dict[str, Any]], file: Path) -> None:
+    """Writes the totals of every subject, and of all, one row per score; unrounded, as in scores.jsonl."""
+    totals = [line for line in lines if line["prompt"] is None]
+    rows = [{column: line.get(column) for column in TABLE_COLUMNS} for line in totals]
+    if file.suffix.lower() == ".json":
+        write_json(file, {"scores": rows})
+    else:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, TABLE_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(file, buffer.getvalue())
+    print(f"table: {file}")
 
 
 def _cells(line: dict[str, Any]) -> tuple[str, ...]:

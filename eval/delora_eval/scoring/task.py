@@ -8,9 +8,10 @@ from delora_eval.scoring.picture_sets import PictureSet, read_folder_sets, read_
 from delora_eval.settings import ScoreConfig
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.held_out import load_run_subject
-from delora_sd.data.subjects import Subject, dreambooth, is_live_class
+from delora_sd.data.subjects import Subject, dreambooth, is_live_class, load_subject, subject_names
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
+from delora_sd.settings import DataConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +51,19 @@ def _read_run(config: ScoreConfig) -> Task:
             f"{run.path} is not a run folder (no config.yaml); train first, or use reference= and generated="
         )
     settings = read_run_settings(run.config)
-    subject = load_run_subject(settings)
+    subject = _check_same_photos(run, load_run_subject(settings))
     sets = read_run_sets(run, subject=subject.name, identifier=settings.data.identifier, names=config.sets)
     return Task(
         subjects={subject.name: subject},
         groups=tuple((pictures,) for pictures in sets),
-        options=_options(config, settings.data.identifier),
+        options=_options(config, settings.data.identifier, read_gallery(config, {subject.name: subject})),
         output=_output(config, run.scores),
     )
 
 
 def _read_folders(config: ScoreConfig) -> Task:
     photos = read_reference(Path(config.reference).expanduser())
+    held_out = _read_held_out(config, photos)
     folder = Path(config.generated).expanduser()
     sets = read_folder_sets(folder, list(photos), identifier=config.identifier, prompts=config.prompts)
     known = dreambooth()["subjects"]
@@ -69,21 +71,64 @@ def _read_folders(config: ScoreConfig) -> Task:
     for name, files in photos.items():
         word = config.class_word or known.get(name, "")
         is_live = bool(word) and is_live_class(word)
-        subjects[name] = Subject(name=name, class_word=word, is_live=is_live, photos=files)
+        unseen = held_out.get(name, ())
+        subjects[name] = Subject(name=name, class_word=word, is_live=is_live, photos=files, held_out=unseen)
     names = dict.fromkeys(pictures.name for pictures in sets)
     return Task(
         subjects=subjects,
         groups=tuple(tuple(pictures for pictures in sets if pictures.name == name) for name in names),
-        options=_options(config, config.identifier),
+        options=_options(config, config.identifier, read_gallery(config, subjects)),
         output=_output(config, folder / "scores.jsonl"),
     )
 
 
-def _options(config: ScoreConfig, identifier: str) -> Options:
+def read_gallery(config: ScoreConfig, subjects: dict[str, Subject]) -> tuple[Subject, ...]:
+    """Returns the subjects that pictures are ranked among: the gallery's and, with their own photos, those scored.
+
+    Without a gallery the subjects are each other's, when there are several.
+    """
+    if config.gallery is None:
+        return tuple(subjects.values()) if len(subjects) > 1 else ()
+    names = config.gallery_subjects or subject_names(config.gallery)
+    others = [load_subject(DataConfig(subject=name, dataset=config.gallery)) for name in names if name not in subjects]
+    return (*subjects.values(), *others)
+
+
+def _read_held_out(config: ScoreConfig, photos: dict[str, tuple[Path, ...]]) -> dict[str, tuple[Path, ...]]:
+    if config.held_out is None:
+        return {}
+    found = read_reference(Path(config.held_out).expanduser())
+    if len(photos) == 1 and len(found) == 1:
+        return dict(zip(photos, found.values(), strict=True))
+    missing = sorted(photos.keys() - found.keys())
+    if missing:
+        raise UserError(f"held_out={config.held_out}: no photos of '{missing[0]}' in it; expected a folder per subject")
+    return found
+
+
+def _check_same_photos(run: RunFolder, subject: Subject) -> Subject:
+    """Raises UserError when other photos are held out now than were when the run was trained."""
+    trained = run.read_manifest().get("held_out")
+    names = {photo.name for photo in subject.held_out}
+    if trained is not None and trained.keys() != names:
+        raise UserError(
+            f"{run.path}: trained with {', '.join(sorted(trained)) or 'nothing'} held out, now it would be "
+            f"{', '.join(sorted(names)) or 'nothing'}: photos came or went; put them back as {run.manifest} lists them"
+        )
+    return subject
+
+
+def _options(config: ScoreConfig, identifier: str, gallery: tuple[Subject, ...]) -> Options:
     lpips = Path(config.lpips_weights).expanduser() if config.lpips_weights else None
     if lpips is not None and not lpips.is_file():
         raise UserError(f"lpips_weights={lpips}: no such file")
-    return Options(identifier=identifier, copy_similarity=config.copy_similarity, lpips_weights=lpips)
+    return Options(
+        identifier=identifier,
+        copy_similarity=config.copy_similarity,
+        lpips_weights=lpips,
+        gallery=gallery,
+        finds_parts=config.copied_parts,
+    )
 
 
 def _output(config: ScoreConfig, default: Path) -> Path:

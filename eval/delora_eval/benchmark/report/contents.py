@@ -14,8 +14,8 @@ from delora_eval.benchmark.report.table_text import (
     show_score,
     show_seconds,
 )
-from delora_eval.benchmark.report.tables import Table
 from delora_eval.benchmark.report.view import ProtocolView, View, row_distances
+from delora_eval.pages.tables import Table
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_eval.scoring.measures.statistics import Estimate, paired_difference
 

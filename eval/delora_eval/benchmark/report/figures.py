@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from delora_eval.benchmark.methods import FACTOR
-from delora_eval.benchmark.report.drawing import PANEL, SOFT, Drawing, draw, look
 from delora_eval.benchmark.report.map_figure import map_figure
 from delora_eval.benchmark.report.rows import Row, RowScore, setting_label
 from delora_eval.benchmark.report.view import ProtocolView, View, row_distances
+from delora_eval.pages.drawing import PANEL, SOFT, Drawing, draw, look
 from delora_eval.scoring.measures.metrics import FIDELITIES
 
 MOST_ROWS_IN_LEGEND = 8

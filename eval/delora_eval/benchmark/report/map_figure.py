@@ -4,9 +4,9 @@ import math
 from typing import Any
 
 from delora_eval.benchmark.methods import FACTOR
-from delora_eval.benchmark.report.drawing import INK, SOFT, Drawing, draw
 from delora_eval.benchmark.report.rows import Row, setting_label
 from delora_eval.benchmark.report.view import ProtocolView, View
+from delora_eval.pages.drawing import INK, SOFT, Drawing, draw
 from delora_eval.scoring.measures.metrics import FIDELITIES
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from delora_eval.benchmark.report.drawing import Drawing
 from delora_eval.benchmark.report.pictures import Sheet, Strip, embed_sheets
-from delora_eval.benchmark.report.tables import Table
 from delora_eval.benchmark.report.view import View
 from delora_eval.benchmark.settings import generate_settings
+from delora_eval.pages.drawing import Drawing
 from delora_eval.pages.render import render_page
+from delora_eval.pages.tables import Table
 from delora_eval.pages.thumbnails import Thumbnail
 from delora_eval.scoring.judges.preprocessing import Preprocessing
 from delora_eval.scoring.judges.protocols import View as EncoderView

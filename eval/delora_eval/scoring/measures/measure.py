@@ -44,6 +44,9 @@ class EmbeddedSubject:
     photos_dino: Float[Tensor, "R D"]
     photos_clip: Float[Tensor, "R C"]
     pictures: Pictures
+    held_out_dino: Float[Tensor, "H D"] | None = None
+    """Photos that were never trained on; none: there are no such photos."""
+    held_out_clip: Float[Tensor, "H C"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,7 @@ def measure_fidelity(subjects: Sequence[EmbeddedSubject], protocol: Protocol) ->
 def measure_ceiling(
     photos_dino: Float[Tensor, "R D"], photos_clip: Float[Tensor, "R C"], *, keeps_self_pairs: bool
 ) -> list[Score]:
-    """Returns [real_dino, real_clip_i]: how similar one subject's own photos are to each other."""
+    """Returns [real_dino, real_clip_i]: how similar one subject's (trained) photos are to each other."""
     vectors = {"real_dino": photos_dino, "real_clip_i": photos_clip}
     return [
         Score(
@@ -87,6 +90,19 @@ def measure_ceiling(
         )
         for name, photos in vectors.items()
     ]
+
+
+def measure_held_out_ceiling(
+    photos: tuple[Float[Tensor, "R D"], Float[Tensor, "R C"]],
+    held_out: tuple[Float[Tensor, "H D"], Float[Tensor, "H C"]],
+) -> list[Score]:
+    """Returns [real_dino_held_out, real_clip_i_held_out] from (DINO, CLIP): trained photos against held-out ones."""
+    scores = []
+    for name, own, unseen in zip(("dino", "clip_i"), photos, held_out, strict=True):
+        value = metrics.reference_similarity(unseen, own).mean().item()
+        mean = PairMean(value=value, pairs=len(own) * len(unseen), images=len(own))
+        scores.append(Score(name=f"real_{name}_held_out", by_prompt={0: mean}, photos=len(unseen)))
+    return scores
 
 
 def measure_copies(subject: EmbeddedSubject, *, threshold: float | None) -> list[Score]:

@@ -38,6 +38,20 @@ class Table:
     """Per row what a page may filter by, such as {"subject": "dog"}; () when nothing."""
 
 
+def render_text(table: Table) -> str:
+    """Returns the table for a terminal: aligned columns under its title, then its notes."""
+    rows = [table.columns, *table.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < table.text_columns else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([table.title, *lines, *table.notes])
+
+
 def render_markdown(table: Table) -> str:
     """Returns a GitHub table with its title and notes."""
     aligned = [":--" if place < table.text_columns else "--:" for place in range(len(table.columns))]

@@ -1,0 +1,1 @@
+"""The judges judged: what each can tell apart, on real photos alone."""

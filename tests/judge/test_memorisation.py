@@ -1,0 +1,246 @@
+"""Held-out references, ranks and copies: what separates learning from copying, on pictures whose truth is known."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from standins import draw_picture, make_judge, write_run
+from torch.nn.functional import normalize
+
+from delora_eval.scoring.crops import SIDES, window_boxes
+from delora_eval.scoring.measures.measure import EmbeddedSubject, Pictures
+from delora_eval.scoring.measures.memorisation import find_copied_parts, find_copies, measure_held_out, real_gap
+from delora_eval.scoring.measures.ranking import Candidate, measure_ranks
+from delora_eval.scoring.score import find_protocols, score_task
+from delora_eval.scoring.task import read_task
+from delora_eval.settings import ScoreConfig
+from delora_sd.cli.main import main
+from delora_sd.config.load import load_config, to_yaml
+from delora_sd.data.held_out import load_run_subject
+from delora_sd.errors import UserError
+from delora_sd.files.run_folder import read_lines, write_json, write_text
+from delora_sd.settings import TrainConfig
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    return normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+
+
+def photos_around(centre: torch.Tensor, count: int, *, seed: int, spread: float = 0.6) -> torch.Tensor:
+    """Photos of one subject: alike, each with something of its own."""
+    return normalize(centre + spread * unit(count, len(centre), seed=seed), dim=-1)
+
+
+def make_subject(images: torch.Tensor, photos: torch.Tensor, held_out: torch.Tensor) -> EmbeddedSubject:
+    return EmbeddedSubject(
+        name="rex",
+        photos_dino=photos,
+        photos_clip=photos,
+        held_out_dino=held_out,
+        held_out_clip=held_out,
+        pictures=Pictures(dino=images, clip=images, prompts=torch.arange(len(images)) % 2),
+    )
+
+
+def test_held_out_scores_are_the_double_loop():
+    photos, held_out, images = unit(4, 8, seed=1), unit(2, 8, seed=2), unit(6, 8, seed=3)
+    scores = {score.name: score.total.value for score in measure_held_out(make_subject(images, photos, held_out))}
+
+    def mean(left, right) -> float:
+        return np.mean([float(a @ b) for a in left for b in right])
+
+    real = np.mean([float(photos[i] @ photos[j]) for i in range(4) for j in range(4) if i != j]) - mean(
+        photos, held_out
+    )
+    assert scores["dino_held_out"] == pytest.approx(mean(images, held_out), abs=1e-6)
+    assert real_gap(photos, held_out) == pytest.approx(real, abs=1e-6)
+    assert scores["memorised_dino"] == pytest.approx(mean(images, photos) - mean(images, held_out) - real, abs=1e-6)
+
+
+def test_a_copier_is_told_from_a_learner_even_when_the_held_out_photo_is_odd():
+    centre = unit(64, seed=5)
+    photos, odd = photos_around(centre, 5, seed=6), photos_around(centre, 1, seed=7, spread=1.2)
+    learned, copied = photos_around(centre, 200, seed=8), photos.repeat(4, 1)
+    of = {
+        name: {s.name: s.total.value for s in measure_held_out(make_subject(images, photos, odd))}["memorised_dino"]
+        for name, images in (("learned", learned), ("copied", copied))
+    }
+    assert real_gap(photos, odd) > 0.03
+    assert abs(of["learned"]) < 0.02 and of["copied"] > 0.03
+
+
+def test_nothing_held_out_means_no_held_out_score():
+    photos = unit(3, 8)
+    subject = EmbeddedSubject(
+        name="rex",
+        photos_dino=photos,
+        photos_clip=photos,
+        pictures=Pictures(dino=photos, clip=photos, prompts=torch.zeros(3, dtype=torch.int64)),
+    )
+    assert measure_held_out(subject) == []
+
+
+def test_ranks_are_the_loop_over_subjects_and_know_the_class_word():
+    names = {"cat": "cat", "cat2": "cat", "dog": "dog", "can": "can"}
+    gallery = {
+        name: Candidate(photos=unit(3 + index, 16, seed=index), class_word=word)
+        for index, (name, word) in enumerate(names.items())
+    }
+    images, prompts = unit(30, 16, seed=9), torch.arange(30) % 3
+    scores = {score.name: score for score in measure_ranks("cat", images, prompts, gallery)}
+    for prefix, among in (("", list(names)), ("class_", ["cat", "cat2"])):
+        ranks = []
+        for image in images:
+            means = {name: np.mean([float(image @ photo) for photo in gallery[name].photos]) for name in among}
+            ranks.append(1 + sum(value >= means["cat"] for name, value in means.items() if name != "cat"))
+        assert scores[f"{prefix}rank_top1"].total.value == pytest.approx(np.mean([r == 1 for r in ranks]), abs=1e-6)
+        assert scores[f"{prefix}rank_mrr"].total.value == pytest.approx(np.mean([1 / r for r in ranks]), abs=1e-6)
+        assert scores[f"{prefix}rank_top1"].details == {"candidates": len(among)}
+
+
+def test_a_subject_without_a_rival_has_no_rank():
+    images, prompts = unit(4, 8), torch.zeros(4, dtype=torch.int64)
+    lonely = {"cat": Candidate(photos=unit(3, 8), class_word="cat")}
+    assert measure_ranks("cat", images, prompts, lonely) == []
+    stranger = lonely | {"can": Candidate(photos=unit(3, 8, seed=2), class_word="can")}
+    assert {score.name for score in measure_ranks("cat", images, prompts, stranger)} == {"rank_top1", "rank_mrr"}
+
+
+def test_windows_cover_the_picture_at_every_size():
+    counts = [len(window_boxes(side)) for side in SIDES]
+    assert counts == [4, 9, 25]
+    for side in SIDES:
+        lefts = sorted({left for left, _ in window_boxes(side)})
+        assert lefts[0] == 0 and lefts[-1] + side == pytest.approx(1)
+        assert all(second - first <= side / 2 + 1e-9 for first, second in zip(lefts, lefts[1:], strict=False))
+
+
+def test_a_copied_part_is_found_wherever_it_lies_and_the_photo_is_named():
+    photos, images = unit(3, 4, 32, seed=1), unit(5, 4, 32, seed=2)
+    images[2, 0] = photos[1, 3]
+    (copy,) = find_copied_parts([photos], [images], [0.5])
+    assert (copy.image, copy.photo, copy.side) == (2, 1, 0.5) and copy.similarity == pytest.approx(1)
+
+
+def test_what_the_photos_share_among_themselves_is_no_copy():
+    wall = unit(32, seed=3)
+    photos, images = unit(3, 4, 32, seed=1), unit(5, 4, 32, seed=2)
+    photos[0, 0] = photos[1, 2] = images[4, 1] = wall
+    assert find_copied_parts([photos], [images], [0.5]) == []
+
+
+def test_whole_copies_name_their_photo():
+    photos = unit(4, 32)
+    found = find_copies(photos, torch.stack([unit(32, seed=7), photos[2]]), threshold=0.99)
+    assert [(copy.image, copy.photo) for copy in found] == [(1, 2)]
+
+
+@pytest.fixture
+def divided_run(tmp_path: Path) -> Path:
+    """A run that holds one of four photos out; one of its pictures is a trained photo, one has a corner of another."""
+    run = write_run(tmp_path)
+    draw_picture(tmp_path / "photos" / "3.png", seed=103)
+    config = load_config(TrainConfig, [run / "config.yaml"], ["data.hold_out=1"])
+    write_text(run / "config.yaml", to_yaml(config))
+    subject = load_run_subject(config)
+    write_json(run / "manifest.json", {"format": 1, "held_out": {subject.held_out[0].name: "0" * 64}})
+    shutil.copyfile(subject.photos[1], run / "images" / "main" / "00-s0.png")
+    patched = Image.open(run / "images" / "main" / "01-s1.png")
+    corner = Image.open(subject.photos[2]).crop((0, 0, 16, 16))
+    patched.paste(corner, (16, 16))
+    patched.save(run / "images" / "main" / "01-s1.png")
+    return run
+
+
+def score_lines(config: ScoreConfig) -> list[dict]:
+    task = read_task(config)
+    return score_task(make_judge(), find_protocols(config, task), task)
+
+
+def totals(lines: list[dict], name: str = "main") -> dict[str, dict]:
+    return {line["score"]: line for line in lines if line["set"] == name and line["prompt"] is None}
+
+
+def test_a_run_that_holds_out_is_scored_against_both_sides(divided_run: Path):
+    lines = score_lines(ScoreConfig(run=str(divided_run), protocol=("miniature",)))
+    found = totals(lines)
+    assert (found["dino"]["photos"], found["dino_held_out"]["photos"]) == (3, 1)
+    assert found["dino"]["pairs"] == 12 and found["dino_held_out"]["pairs"] == 4
+    real = totals(lines, "reference photos")
+    assert found["memorised_dino"]["real_gap"] == pytest.approx(
+        real["real_dino"]["value"] - real["real_dino_held_out"]["value"], abs=2e-6
+    )
+    assert {"clip_i_held_out", "memorised_clip_i"} <= found.keys()
+    assert not {"dino_held_out", "memorised_dino"} & totals(lines, "class").keys()
+
+
+def test_copies_are_listed_beside_the_photo_they_repeat(divided_run: Path):
+    lines = score_lines(ScoreConfig(run=str(divided_run), protocol=("miniature",), copied_parts=True))
+    photo = load_run_subject(load_config(TrainConfig, [divided_run / "config.yaml"], [])).photos
+    whole, parts = totals(lines)["copy_rate"], totals(lines)["part_copy_rate"]
+    assert [(copy["picture"], copy["photo"]) for copy in whole["copies"]] == [("00-s0.png", photo[1].name)]
+    assert {copy["picture"]: copy["photo"] for copy in parts["copies"]}["00-s0.png"] == photo[1].name
+    assert {copy["picture"]: copy["photo"] for copy in parts["copies"]}["01-s1.png"] == photo[2].name
+    assert parts["value"] == len(parts["copies"]) / 4
+
+
+def test_the_paper_s_protocol_stays_without_held_out_photos(tmp_path: Path):
+    found = totals(score_lines(ScoreConfig(run=str(write_run(tmp_path)), protocol=("miniature",))))
+    assert found["dino"]["photos"] == 3
+    assert not any("held_out" in name or "memorised" in name or "rank" in name or "part" in name for name in found)
+
+
+def test_photos_that_came_since_the_training_are_not_taken_for_held_out_ones(divided_run: Path):
+    write_json(divided_run / "manifest.json", {"format": 1, "held_out": {"gone.png": "0" * 64}})
+    with pytest.raises(UserError, match=r"trained with gone\.png held out, now it would be \d\.png"):
+        read_task(ScoreConfig(run=str(divided_run)))
+
+
+def test_two_folders_are_ranked_and_held_out_without_any_run(tmp_path: Path):
+    for seed, name in enumerate(("cat", "cat2", "dog")):
+        for index in range(3):
+            draw_picture(tmp_path / "photos" / name / f"{index}.png", seed=10 * seed)
+            draw_picture(tmp_path / "unseen" / name / f"{index}.png", seed=10 * seed)
+            draw_picture(tmp_path / "made" / name / f"{index}.png", seed=10 * seed)
+    table = tmp_path / "scores.csv"
+    config = ScoreConfig(
+        reference=str(tmp_path / "photos"),
+        generated=str(tmp_path / "made"),
+        held_out=str(tmp_path / "unseen"),
+        protocol=("miniature",),
+    )
+    lines = [line for line in score_lines(config) if line["prompt"] is None]
+    top1 = {line["subject"]: line["value"] for line in lines if line["score"] == "rank_top1"}
+    assert top1 == {"cat": 1, "cat2": 1, "dog": 1, None: 1}
+    in_class = {line["subject"] for line in lines if line["score"] == "class_rank_top1"}
+    assert in_class == {"cat", "cat2", None}
+    assert {line["subject"] for line in lines if line["score"] == "dino_held_out"} == {"cat", "cat2", "dog", None}
+    assert main([
+        "score", f"reference={tmp_path / 'photos'}", f"generated={tmp_path / 'made'}", "protocol=[miniature]",
+        f"table={table}",
+    ]) == 0  # fmt: skip
+    header, *rows = table.read_text().splitlines()
+    assert header.startswith("set,subject,protocol,score,value") and any(",rank_top1," in row for row in rows)
+    assert main(["score", f"reference={tmp_path / 'photos'}", f"generated={tmp_path / 'made'}", "table=x.xlsx"]) == 2
+
+
+def test_a_gallery_of_one_is_said_instead_of_a_perfect_rank(divided_run: Path, tmp_path: Path):
+    folder = tmp_path / "gallery"
+    folder.mkdir()
+    shutil.copytree(tmp_path / "photos", folder / "photos")
+    (folder / "classes.csv").write_text("subject_name,class\nphotos,dog\n")
+    with pytest.warns(UserWarning, match="cannot be ranked among one"):
+        found = totals(score_lines(ScoreConfig(run=str(divided_run), gallery=str(folder), protocol=("miniature",))))
+    assert not any("rank" in name for name in found)
+
+
+def test_scores_as_json_are_those_of_the_lines(divided_run: Path, tmp_path: Path):
+    file = tmp_path / "scores.json"
+    assert main(["score", str(divided_run), "protocol=[miniature]", f"table={file}"]) == 0
+    rows = json.loads(file.read_text())["scores"]
+    lines = [line for line in read_lines(divided_run / "scores.jsonl") if line["prompt"] is None]
+    assert [row["value"] for row in rows] == [line["value"] for line in lines]
