@@ -27,7 +27,7 @@ _FETCH = (
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One subject and its photos; every photo has been opened once and is fine."""
+    """One subject and its photos."""
 
     name: str
     class_word: str
@@ -45,6 +45,18 @@ def load_subject(config: DataConfig) -> Subject:
     Raises:
         UserError: neither or both of `data.subject` and `data.photos`, unknown subject, no or damaged photos.
     """
+    subject = find_subject(config)
+    for photo in subject.photos:
+        open_photo(photo)
+    return subject
+
+
+def find_subject(config: DataConfig) -> Subject:
+    """Returns the subject the settings describe; whoever opens its photos next says which are damaged.
+
+    Raises:
+        UserError: neither or both of `data.subject` and `data.photos`, unknown subject, no photos.
+    """
     if config.subject is not None and config.photos is not None:
         raise UserError(f"data.subject={config.subject} and data.photos={config.photos} are both given; give one")
     if config.subject is not None:
@@ -54,10 +66,7 @@ def load_subject(config: DataConfig) -> Subject:
     else:
         raise UserError("no subject: give data.subject=NAME of the dataset, or data.photos=FOLDER and data.class_word")
     is_live = is_live_class(class_word) if config.is_live is None else config.is_live
-    photos = find_photos(folder)
-    for photo in photos:
-        open_photo(photo)
-    return Subject(name=folder.name, class_word=class_word, is_live=is_live, photos=photos)
+    return Subject(name=folder.name, class_word=class_word, is_live=is_live, photos=find_photos(folder))
 
 
 def subject_names(dataset: str) -> tuple[str, ...]:
@@ -67,6 +76,12 @@ def subject_names(dataset: str) -> tuple[str, ...]:
         UserError: no such dataset, or a malformed list of subjects.
     """
     return tuple(sorted(_class_words(_dataset_folder(dataset))))
+
+
+def present_subjects(dataset: str) -> tuple[str, ...]:
+    """Returns the names of the dataset's subjects whose folders are there, alphabetical: a dataset may be in part."""
+    folder = _dataset_folder(dataset)
+    return tuple(name for name in subject_names(dataset) if (folder / name).is_dir())
 
 
 def find_photos(folder: Path) -> tuple[Path, ...]:

@@ -1,7 +1,7 @@
 """Every setting of the judge, its default and what it decides. No torch here: `--help` answers at once."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +60,34 @@ class ScoreConfig:
     copy_similarity: float | None = None
     """A picture is a copy when its nearest photo is at least this similar (DINO cosine);
     none: as similar as the subject's two most alike photos are to each other."""
-    copied_parts: bool = False
-    """Also look for parts of photos in parts of pictures: 38 windows of each, of three sizes, are encoded."""
+    copy_risk: bool = False
+    """Also look for whole photos and parts of them in the pictures: 38 windows of each, of three sizes, are encoded."""
     lpips_weights: str | None = None
     """Adds LPIPS diversity: a .safetensors file with the state of `lpips.LPIPS(net="alex")`."""
     output: str | None = None
     """Where scores go; none: scores.jsonl in the run folder or in `generated`."""
     table: str | None = None
     """Also write the totals to this file: .csv for a spreadsheet, .json for a program."""
+    encoders: EncoderConfig = field(default_factory=EncoderConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChooseConfig:
+    """Choose the best kept checkpoint of a run, by held-out photos and prompts, on images no report is made of."""
+
+    run: str = ""
+    """A run folder with at least two checkpoints."""
+    prompts: tuple[str, ...] = ("dreambooth",)
+    """`dreambooth`: every fifth of the 25 benchmark prompts; or own prompts. Report on others."""
+    images_per_prompt: int = 4
+    seed: int = 0
+    """Image k of every prompt starts from the noise of 1,000,000 + seed + k: other noise than any report's."""
+    steps: tuple[int, ...] = ()
+    """Only these checkpoints; none: all that are kept."""
+    protocol: str = "auto"
+    """Whose scores choose, as in `delora-sd score`."""
+    generate: dict[str, Any] = field(default_factory=dict)
+    """Settings of the images that differ from the defaults (`delora-sd generate --help`)."""
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
 
 

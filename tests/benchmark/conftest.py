@@ -11,11 +11,11 @@ SUBJECTS = {"backpack": "backpack", "cat": "cat", "dog": "dog"}
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A dataset of three subjects with two tiny photos each."""
+    """A dataset of three subjects with three tiny photos each."""
     folder = tmp_path / "dataset"
     for name in SUBJECTS:
         (folder / name).mkdir(parents=True)
-        for index in range(2):
+        for index in range(3):
             Image.new("RGB", (64, 64), (80 * index, 120, 200)).save(folder / name / f"{index:02d}.jpg")
     rows = "".join(f"{name},{word}\n" for name, word in SUBJECTS.items())
     (folder / "classes.csv").write_text(f"subject_name,class\n{rows}")

@@ -11,7 +11,9 @@ from PIL import Image
 
 from delora_eval.benchmark.run.workbench import Stages
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_eval.settings import ScoreConfig
+from delora_eval.choice.choose import Choice, write_choice
+from delora_eval.choice.rule import Candidate
+from delora_eval.settings import ChooseConfig, ScoreConfig
 from delora_sd.config.load import load_config, to_yaml
 from delora_sd.files.run_folder import (
     FORMAT_VERSION,
@@ -47,6 +49,7 @@ def fake_stages(config: BenchmarkConfig, failures: Failures | None = None) -> St
         train=lambda configs: _train(configs, failures),
         generate=_generate,
         score=_score,
+        choose=_choose,
     )
 
 
@@ -136,6 +139,27 @@ def _generate(config: GenerateConfig) -> Path:
 
     write_folder(folder, write)
     return folder
+
+
+def _choose(config: ChooseConfig) -> Choice:
+    """The second of the steps: neither the first nor, with three, the last."""
+    run = RunFolder(Path(config.run))
+    candidates = tuple(
+        Candidate(step=s, subject=0.5, subject_low=0.4, subject_high=0.6, prompt=0.3, trained=0.5, is_near_best=True)
+        for s in config.steps
+    )
+    choice = Choice(
+        step=config.steps[1],
+        reason="as told",
+        reference="held-out photos",
+        protocol=config.protocol,
+        prompts=config.prompts,
+        seeds=(config.seed,),
+        is_random=False,
+        candidates=candidates,
+    )
+    write_choice(run, choice)
+    return choice
 
 
 def _score(config: ScoreConfig) -> None:

@@ -9,14 +9,17 @@ import statistics
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from scipy.stats import kendalltau
 
 from delora_eval.benchmark.report.contents import build_tables, main_table, scores_csv
+from delora_eval.benchmark.report.figures import build_figures
 from delora_eval.benchmark.report.report import report_benchmark
 from delora_eval.benchmark.report.rows import setting_label
 from delora_eval.benchmark.report.view import read_view
 from delora_eval.benchmark.results import read_results, select_steps
 from delora_eval.benchmark.run.launchers import run_benchmark
 from delora_eval.pages.tables import Table, render_csv, render_latex, render_markdown
+from delora_sd.files.run_folder import read_lines, write_lines
 
 from .fakes import Failures, dino_of, fake_stages
 
@@ -75,6 +78,75 @@ def test_checkpoint_rules_choose_the_last_the_best_and_the_best_of_each_prompt(b
         expected = dino_of(cell.method, cell.subject, cell.seed, 40)
         assert result.totals["dino"].value == pytest.approx(expected)
         assert result.totals["dino"].pairs == 8
+
+
+def with_held_out_scores(folder) -> None:
+    """Adds to every cell what a judge would say against held-out photos: the reverse order of the methods."""
+    for file in folder.path.glob("cells/*/scores.jsonl"):
+        lines = read_lines(file)
+        extra = []
+        for line in lines:
+            shift = {"lora": 0.3, "delora": 0.1, "dora": 0.2}[file.parent.name.split("-")[0]]
+            if line["score"] == "dino":
+                extra += [
+                    line | {"score": "dino_held_out", "value": shift},
+                    line | {"score": "rank_top1", "value": 1 - shift},
+                ]
+            if line["score"] == "real_dino":
+                extra.append(line | {"score": "real_dino_held_out", "value": 0.8})
+        write_lines(file, lines + extra)
+
+
+def test_references_decide_what_the_main_table_and_the_first_figure_show(benchmark, make_config):
+    for references, columns in (
+        ("trained", ["mini-DINO", "mini-CLIP-I", "mini-CLIP-T"]),
+        ("held_out", ["mini-DINO held-out", "mini-CLIP-T"]),
+        ("both", ["mini-DINO", "mini-DINO held-out", "mini-CLIP-I", "mini-CLIP-T"]),
+    ):
+        base = make_config().train
+        folder = benchmark(references=references, train=base | {"data.hold_out": 1})
+        with_held_out_scores(folder) if references == "trained" else None
+        view = read_view(folder)
+        shown = main_table(view, view.main).columns
+        assert [column for column in shown if column.startswith("mini-")] == columns
+        first = build_figures(view)[0]
+        assert first.name == "plane" and first.choice.startswith(columns[0])
+    assert main_table(view, view.main).rows[0][4] == "0.800"
+
+
+def test_the_reader_picks_the_judge_of_the_plane(benchmark):
+    folder = benchmark()
+    with_held_out_scores(folder)
+    planes = [figure for figure in build_figures(read_view(folder)) if figure.choice]
+    assert [figure.choice.split(",")[0] for figure in planes] == [
+        "mini-DINO", "mini-CLIP-I", "mini-DINO held-out", "Own subject first",
+    ]  # fmt: skip
+    assert len({figure.name for figure in planes}) == 4
+    report_benchmark(folder)
+    page = folder.report.read_text()
+    assert page.count('data-picked="figure"') == 4 and page.count("figure hidden") == 3
+    assert page.index('id="figure-plane"') < page.index('id="results"')
+
+
+def test_judges_that_disagree_about_the_order_of_methods_are_told(benchmark):
+    folder = benchmark(methods={"lora": {}, "delora": {}, "dora": {}})
+    with_held_out_scores(folder)
+    view = read_view(folder)
+    table = next(table for table in build_tables(view) if table.name == "agreement")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["mini-DINO held-out"][1:4] == ("1", "3", "2") and rows["Own subject first"][1:4] == ("3", "1", "2")
+    means = [
+        statistics.mean(dino_of(method, subject, seed, 40) for subject in ("dog", "cat") for seed in (0, 1))
+        for method in ("lora", "delora", "dora")
+    ]
+    places = tuple(str(1 + sum(other > mean for other in means)) for mean in means)
+    assert rows["mini-DINO"][1:4] == places and rows["mini-DINO"][4] == "+1.00"
+    assert float(rows["mini-DINO held-out"][4]) == pytest.approx(kendalltau([0.3, 0.1, 0.2], means).statistic, abs=0.01)
+    assert rows["mini-CLIP-T"][0] == "prompt"
+
+
+def test_two_methods_are_too_few_to_disagree(benchmark):
+    assert not any(table.name == "agreement" for table in build_tables(read_view(benchmark())))
 
 
 def test_a_row_that_lost_cells_says_so(benchmark):

@@ -23,7 +23,18 @@ State = Literal["finished", "diverged", "failed", "half-done", "waiting"]
 
 _ADVICE = "run the same `delora-sd benchmark` again"
 
-FREE_TO_CHANGE = ("output_dir", "title", "paper", "sheet_prompts", "projection", "pack", "launcher", "shard", "ray.")
+FREE_TO_CHANGE = (
+    "output_dir",
+    "title",
+    "paper",
+    "sheet_prompts",
+    "projection",
+    "pack",
+    "launcher",
+    "shard",
+    "ray.",
+    "references",
+)
 FREE_TO_GROW = ("methods", "subjects", "seeds", "matrix", "factors", "steps", "protocol", "tune.")
 """A grid may grow: cells are added. Whatever else changes makes it another grid."""
 
@@ -161,6 +172,10 @@ def evaluation_fingerprint(config: BenchmarkConfig, cell: Cell) -> str:
         "lpips": config.lpips_weights,
         "encoders": {key: to_dict(config.encoders)[key] for key in ("weights", "weights_dir", "random_weights")},
     }
+    if config.copy_risk:
+        facts["copy_risk"] = True
+    if config.checkpoint == "best_held_out":
+        facts["checkpoint"] = config.checkpoint
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 

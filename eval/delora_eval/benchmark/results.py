@@ -55,7 +55,10 @@ def select_steps(results: Sequence[Result], rule: CheckpointRule) -> list[Result
     """
     selected = []
     for row in _groups(results, lambda result: (result.cell.row, result.protocol)).values():
-        if rule == "best_step_per_prompt":
+        if rule == "best_held_out":  # each cell has images of the step it chose, and perhaps of the base model
+            cells = _groups(row, lambda result: result.cell.id)
+            selected += [max(steps, key=lambda result: result.step or 0) for steps in cells.values()]
+        elif rule == "best_step_per_prompt":
             cells = _groups(row, lambda result: result.cell.id)
             selected += [_best_of_each_prompt(steps) for steps in cells.values()]
         else:

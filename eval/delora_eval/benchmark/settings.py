@@ -8,7 +8,8 @@ from delora_sd.config.overlay import with_settings
 from delora_sd.errors import UserError
 from delora_sd.settings import GenerateConfig
 
-CheckpointRule = Literal["fixed_step", "best_step_per_method", "best_step_per_prompt"]
+CheckpointRule = Literal["fixed_step", "best_step_per_method", "best_step_per_prompt", "best_held_out"]
+References = Literal["trained", "held_out", "both"]
 
 DECIDED_BY_THE_GRID = ("run", "output_dir", "step", "strength", "extra_adapters")
 
@@ -71,7 +72,14 @@ class BenchmarkConfig:
     """Checkpoints that are generated and scored, 0 being the base model; none: the last step alone."""
     checkpoint: CheckpointRule = "fixed_step"
     """Which step a table shows. fixed_step: the last. best_step_per_method: the step with the best mean DINO of the
-    method. best_step_per_prompt: the best of each prompt (Table 1 of OFT; optimistic, because it picks among noise)."""
+    method. best_step_per_prompt: the best of each prompt (Table 1 of OFT; optimistic, because it picks among noise).
+    best_held_out: of every cell the step that `delora-sd choose` finds among `steps`, on every fifth prompt and other
+    seeds; the other prompts are reported. Needs train.data.hold_out."""
+    references: References = "trained"
+    """Photos that tables and figures lead with. trained: those the subject was learned from, as the paper does.
+    held_out: those it was not (train.data.hold_out). both: side by side."""
+    copy_risk: bool = False
+    """Also look for whole photos and parts of them in the pictures (`delora-sd score --help`)."""
     tune: TuneConfig = field(default_factory=TuneConfig)
     generate: dict[str, Any] = field(default_factory=dict)
     """Settings of the pictures that differ from the defaults (`delora-sd generate --help`)."""

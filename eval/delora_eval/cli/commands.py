@@ -51,6 +51,12 @@ def _protocols(config: settings.ProtocolsConfig) -> None:
     print_protocols(config)
 
 
+def _choose(config: settings.ChooseConfig) -> None:
+    from delora_eval.choice.choose import choose
+
+    choose(config)
+
+
 def _judges(config: settings.JudgesConfig) -> None:
     from delora_eval.trial.command import print_judges
 
@@ -71,6 +77,13 @@ COMMANDS = {
         run=_report,
         positional=("run",),
         example="delora-sd report runs/rex",
+    ),
+    "choose": Command(
+        summary="Choose the best checkpoint of a run by held-out photos and prompts, export it and say why.",
+        config=settings.ChooseConfig,
+        run=_choose,
+        positional=("run",),
+        example="delora-sd choose runs/rex",
     ),
     "benchmark": Command(
         summary="Train, generate and score a grid of methods, subjects, seeds and settings, then report it.",

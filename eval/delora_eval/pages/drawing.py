@@ -29,6 +29,8 @@ class Drawing:
     caption: str
     svg: bytes
     png: bytes
+    choice: str = ""
+    """What a reader picks it by among drawings of its title; empty: it stands alone."""
 
     @property
     def inline_svg(self) -> str:
@@ -43,7 +45,9 @@ class Drawing:
         return text
 
 
-def draw(name: str, title: str, caption: str, paint: Callable[[Any, Any], None], *, panels: int = 1) -> Drawing:
+def draw(
+    name: str, title: str, caption: str, paint: Callable[[Any, Any], None], *, panels: int = 1, choice: str = ""
+) -> Drawing:
     """Returns the drawing that `paint(figure, axes)` makes; `axes` is a list with one entry per panel."""
     import matplotlib
 
@@ -60,7 +64,7 @@ def draw(name: str, title: str, caption: str, paint: Callable[[Any, Any], None],
             figure.savefig(png, format="png", dpi=PNG_DPI, facecolor="white", metadata={"Software": None})
         finally:
             plt.close(figure)
-    return Drawing(name=name, title=title, caption=caption, svg=svg.getvalue(), png=png.getvalue())
+    return Drawing(name=name, title=title, caption=caption, svg=svg.getvalue(), png=png.getvalue(), choice=choice)
 
 
 def look(index: int) -> dict[str, Any]:

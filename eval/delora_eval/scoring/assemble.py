@@ -28,8 +28,8 @@ class Options:
     lpips_weights: Path | None = None
     gallery: tuple[Subject, ...] = ()
     """Subjects that every picture is ranked among; its own is one of them. (): no ranks."""
-    finds_parts: bool = False
-    """Also compare parts of pictures with parts of photos."""
+    finds_copies: bool = False
+    """Also compare pictures and their parts with photos and their parts."""
 
 
 def embed_subject(

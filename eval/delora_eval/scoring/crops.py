@@ -1,4 +1,4 @@
-"""Parts of an image as an encoder sees them: sliding windows of three sizes, each resized like a whole image."""
+"""An image and its parts as an encoder sees them: sliding windows of three sizes, each resized like a whole image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ from delora_eval.scoring.judges.preprocessing import prepare
 from delora_eval.scoring.judges.protocols import View
 from delora_sd.data.photos import open_photo
 
-SIDES = (3 / 4, 1 / 2, 1 / 3)
-"""Window sides as shares of the image's shorter side."""
+SIDES = (1, 3 / 4, 1 / 2, 1 / 3)
+"""Window sides as shares of the image's shorter side; 1: the whole image."""
 
 OVERLAP = 1 / 2
 """Two neighbouring windows share at least this much of their side."""
@@ -52,6 +52,8 @@ def _see_file(judge: Judge, file: Path, key: str, view: View) -> None:
 
 def _cut(picture: Image.Image, side: float, left: float, top: float) -> Image.Image:
     """One window; on an image that is not square the windows spread over the longer side too."""
+    if side == 1:
+        return picture
     length = max(1, round(min(picture.size) * side))
     x = round(left / (1 - side) * (picture.width - length))
     y = round(top / (1 - side) * (picture.height - length))

@@ -73,7 +73,8 @@ def score_group(
         item = Scored(subject=subject.name, scores=scores, prompts=prompts, num_black=num_black)
         if embed is not None and pictures.names_subject:
             embedded[subject.name] = embed
-            _add_copies(item, judge, protocol, subject, embed, kept, options)
+            if options.finds_copies:
+                _add_copies(item, judge, protocol, subject, embed, kept)
         scored[subject.name] = item
     for name, fidelity in measure.measure_fidelity(list(embedded.values()), protocol).items():
         scored[name].scores[:0] = fidelity
@@ -113,25 +114,14 @@ def _ranks(judge: Judge, protocol: Protocol, embed: EmbeddedSubject, options: Op
 
 
 def _add_copies(
-    item: Scored,
-    judge: Judge,
-    protocol: Protocol,
-    subject: Subject,
-    embed: EmbeddedSubject,
-    kept: Sequence[Picture],
-    options: Options,
+    item: Scored, judge: Judge, protocol: Protocol, subject: Subject, embed: EmbeddedSubject, kept: Sequence[Picture]
 ) -> None:
-    """Says which pictures repeat a trained photo, and adds the score of those that repeat a part of one."""
-    threshold = next(score.details["threshold"] for score in item.scores if score.name == "copy_rate")
-    whole = memorisation.find_copies(embed.photos_dino, embed.pictures.dino, threshold=threshold)
-    item.copies["copy_rate"] = [_describe_copy(copy, kept, subject) for copy in whole]
-    if options.finds_parts:
-        windows = [
-            embed_windows(judge, files, protocol.dino) for files in (subject.photos, [picture.file for picture in kept])
-        ]
-        parts = memorisation.find_copied_parts(*windows, SIDES)
-        item.copies["part_copy_rate"] = [_describe_copy(copy, kept, subject) for copy in parts]
-        item.scores.append(memorisation.measure_copied_parts(parts, embed.pictures.prompts, photos=len(subject.photos)))
+    """Adds the copy risk and says which pictures repeat which trained photo, whole or in part."""
+    files = (subject.photos, [picture.file for picture in kept])
+    copies = memorisation.find_copies(*(embed_windows(judge, each, protocol.dino) for each in files), SIDES)
+    risk = memorisation.measure_copy_risk(copies, embed.pictures.prompts, photos=len(subject.photos))
+    item.scores.append(risk)
+    item.copies[risk.name] = [_describe_copy(copy, kept, subject) for copy in copies]
 
 
 def _describe_copy(copy: Copy, kept: Sequence[Picture], subject: Subject) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _fingerprint(judge: Judge, protocol: Protocol, task: Task, group: Sequence[P
         facts["gallery"] = {
             item.name: (item.class_word, hash_files(judge, item.photos)) for item in task.options.gallery
         }
-    if task.options.finds_parts and group:
+    if task.options.finds_copies and group:
         facts["windows"] = SIDES
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -8,7 +8,7 @@ from delora_eval.scoring.picture_sets import PictureSet, read_folder_sets, read_
 from delora_eval.settings import ScoreConfig
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.held_out import load_run_subject
-from delora_sd.data.subjects import Subject, dreambooth, is_live_class, load_subject, subject_names
+from delora_sd.data.subjects import Subject, dreambooth, find_subject, is_live_class, subject_names
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import DataConfig
@@ -90,7 +90,7 @@ def read_gallery(config: ScoreConfig, subjects: dict[str, Subject]) -> tuple[Sub
     if config.gallery is None:
         return tuple(subjects.values()) if len(subjects) > 1 else ()
     names = config.gallery_subjects or subject_names(config.gallery)
-    others = [load_subject(DataConfig(subject=name, dataset=config.gallery)) for name in names if name not in subjects]
+    others = [find_subject(DataConfig(subject=name, dataset=config.gallery)) for name in names if name not in subjects]
     return (*subjects.values(), *others)
 
 
@@ -127,7 +127,7 @@ def _options(config: ScoreConfig, identifier: str, gallery: tuple[Subject, ...])
         copy_similarity=config.copy_similarity,
         lpips_weights=lpips,
         gallery=gallery,
-        finds_parts=config.copied_parts,
+        finds_copies=config.copy_risk,
     )
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+from delora_eval.benchmark.report.agreement import agreement_table
 from delora_eval.benchmark.report.rows import BOOTSTRAP_SEED, Row, setting_label
 from delora_eval.benchmark.report.table_text import (
     MISSING,
@@ -18,9 +19,6 @@ from delora_eval.benchmark.report.view import ProtocolView, View, row_distances
 from delora_eval.pages.tables import Table
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_eval.scoring.measures.statistics import Estimate, paired_difference
-
-LEADING = ("dino", "clip_i", "clip_t")
-"""The scores of the main table."""
 
 MOST_COMPARED_ROWS = 6
 """Up to here every pair of rows is compared."""
@@ -39,7 +37,7 @@ def build_tables(view: View) -> list[Table]:
 def main_table(view: View, protocol: ProtocolView) -> Table:
     """The paper's form: a row per method, its parameters, its scores, and the paper's numbers beside ours."""
     paper = view.paper.get("rows", {})
-    scores = [score for score in LEADING if any(score in row.scores for row in protocol.rows)]
+    scores = [score for score in view.leading if any(score in row.scores for row in protocol.rows)]
     columns = ["Method", "Parameters"]
     for score in scores:
         columns += [protocol.label(score), "95% CI"]
@@ -58,9 +56,9 @@ def main_table(view: View, protocol: ProtocolView) -> Table:
 
 def difference_table(view: View, protocol: ProtocolView) -> Table:
     """Paired differences over the subjects both have: what is left when easy and hard subjects cancel."""
-    rows = [row for row in protocol.rows if "dino" in row.scores]
+    rows = [row for row in protocol.rows if view.subject_score in row.scores]
     pairs = _compared(rows)
-    scores = [score for score in LEADING if all(score in row.scores for row in rows)]
+    scores = [score for score in view.leading if all(score in row.scores for row in rows)]
     lines = [
         (f"{second.title} − {first.title}", *(show_difference(_difference(first, second, score)) for score in scores))
         for first, second in pairs
@@ -85,12 +83,12 @@ def steps_table(view: View, protocol: ProtocolView) -> Table:
         distances = row_distances(view, row)
         for step, scores in protocol.at_steps(row).items():
             distance = distances.get(step)
-            shown = [show_score(scores.get(score)) for score in LEADING]
+            shown = [show_score(scores.get(score)) for score in view.leading]
             rows.append((row.title, str(step), *shown, MISSING if distance is None else f"{distance:.3g}"))
     return Table(
         name=_name("steps", view, protocol),
         title=f"Over training, protocol {protocol.protocol.name}",
-        columns=("Method", "Step", *(protocol.label(score) for score in LEADING), "Distance"),
+        columns=("Method", "Step", *(protocol.label(score) for score in view.leading), "Distance"),
         rows=tuple(rows) if len(protocol.steps) > 1 else (),
         notes=(f"Distance: Euclidean, {_distance_of(view)}; mean over cells.",),
         tags=tuple({"method": row[0]} for row in rows),
@@ -99,7 +97,8 @@ def steps_table(view: View, protocol: ProtocolView) -> Table:
 
 def further_table(view: View, protocol: ProtocolView) -> Table:
     """Diversity, copies, drift: what a high subject score may have cost."""
-    names = [name for name in SCORES if name not in LEADING and any(name in row.scores for row in protocol.rows)]
+    leading = view.leading
+    names = [name for name in SCORES if name not in leading and any(name in row.scores for row in protocol.rows)]
     rows = [(row.title, *(show_score(row.scores.get(name)) for name in names)) for row in protocol.rows]
     return Table(
         name=_name("further", view, protocol),
@@ -113,20 +112,19 @@ def further_table(view: View, protocol: ProtocolView) -> Table:
 
 def subject_table(view: View, protocol: ProtocolView) -> Table:
     """DINO and CLIP-T of every subject, a column per method."""
-    shown = [row for row in protocol.rows if "dino" in row.scores][:MOST_COLUMNS]
+    score = view.subject_score
+    shown = [row for row in protocol.rows if score in row.scores][:MOST_COLUMNS]
     lines = []
     for subject in view.subjects:
-        ceiling = protocol.ceilings.get(subject, {}).get("dino")
-        cells = [show_pair(row, subject) for row in shown]
+        ceiling = protocol.ceilings.get(subject, {}).get(score)
+        cells = [show_pair(row, subject, (score, "clip_t")) for row in shown]
         lines.append((subject, MISSING if ceiling is None else f"{ceiling:.3f}", *cells))
     return Table(
         name=_name("subjects", view, protocol),
-        title=f"Per subject: {protocol.label('dino')} / {protocol.label('clip_t')}, protocol {protocol.protocol.name}",
+        title=f"Per subject: {protocol.label(score)} / {protocol.label('clip_t')}, protocol {protocol.protocol.name}",
         columns=("Subject", "Real photos", *(row.title for row in shown)),
         rows=tuple(lines),
-        notes=(
-            f"Means over seeds. Real photos: {protocol.label('dino')} among themselves. scores.csv has every score.",
-        ),
+        notes=(f"Means over seeds. Real photos: their own {protocol.label(score)}. scores.csv has every score.",),
         tags=tuple({"subject": line[0]} for line in lines),
     )
 
@@ -220,7 +218,7 @@ def scores_csv(view: View) -> Table:
 
 
 def _protocol_tables(view: View, protocol: ProtocolView) -> list[Table]:
-    builders = (main_table, difference_table, steps_table, further_table, subject_table)
+    builders = (main_table, difference_table, agreement_table, steps_table, further_table, subject_table)
     return [build(view, protocol) for build in builders]
 
 
@@ -254,8 +252,16 @@ def _main_notes(view: View, protocol: ProtocolView) -> list[str]:
             "fixed_step": "Checkpoint: the last step for every cell.",
             "best_step_per_method": "Checkpoint: for each row the step with its best mean DINO.",
             "best_step_per_prompt": "OPTIMISTIC: for each prompt the step with the best DINO, which picks among noise.",
+            "best_held_out": "Checkpoint: for each cell the best by held-out photos, chosen on every fifth prompt and "
+            "other seeds; all numbers are of the other prompts.",
         }[view.config.checkpoint],
     ]
+    if view.config.references != "trained":
+        notes.append("Held-out: against photos of the subject that were never trained on.")
+    if "memorised_dino" in view.leading:
+        notes.append(f"{protocol.label('memorised_dino')}: {SCORES['memorised_dino'].meaning}")
+    if not any("rank_top1" in row.scores for row in protocol.rows):
+        notes.append("No ranks: they need a dataset of at least two subjects to rank an image among.")
     if any(row.lost for row in protocol.rows):
         notes.append("Rows with lost cells average over the survivors only.")
     if view.paper:

@@ -6,29 +6,38 @@ from typing import Any
 
 from delora_eval.benchmark.methods import FACTOR
 from delora_eval.benchmark.report.map_figure import map_figure
-from delora_eval.benchmark.report.rows import Row, RowScore, setting_label
+from delora_eval.benchmark.report.rows import SUBJECT_JUDGES, Row, RowScore, setting_label
 from delora_eval.benchmark.report.view import ProtocolView, View, row_distances
 from delora_eval.pages.drawing import PANEL, SOFT, Drawing, draw, look
-from delora_eval.scoring.measures.metrics import FIDELITIES
 
 MOST_ROWS_IN_LEGEND = 8
+
+PLANE = "plane"
+"""File name of the leading plane; those of other judges begin with it."""
 
 
 def build_figures(view: View) -> list[Drawing]:
     """Returns every figure the benchmark has data for, the plane of the two fidelities first."""
     makers: tuple[Callable[[View, ProtocolView], Drawing | None], ...] = (
-        plane_figure,
         sweep_figure,
         steps_figure,
         *(lambda view, protocol, method=method: map_figure(view, protocol, method) for method in _methods(view)),
     )
-    drawings = [make(view, view.main) for make in makers] if view.main else []
+    drawings = plane_figures(view) + ([make(view, view.main) for make in makers] if view.main else [])
     return [drawing for drawing in [*drawings, norms_figure(view)] if drawing is not None]
 
 
-def plane_figure(view: View, protocol: ProtocolView) -> Drawing | None:
+def plane_figures(view: View) -> list[Drawing]:
+    """Returns the plane for every protocol and subject judge; the reader picks. The first is the leading one's."""
+    judges = [(protocol, score) for protocol in view.protocols for score in SUBJECT_JUDGES]
+    judges.sort(key=lambda judge: (judge[0] is not view.main, judge[1] != view.subject_score))
+    drawn = [plane_figure(view, protocol, score) for protocol, score in judges]
+    return [drawing for drawing in drawn if drawing is not None]
+
+
+def plane_figure(view: View, protocol: ProtocolView, score: str) -> Drawing | None:
     """Subject fidelity against prompt fidelity: a point per method and checkpoint, with intervals over subjects."""
-    rows = [row for row in protocol.rows if {"dino", "clip_t"} <= row.scores.keys()]
+    rows = [row for row in protocol.rows if {score, "clip_t"} <= row.scores.keys()]
     if not rows:
         return None
 
@@ -38,23 +47,23 @@ def plane_figure(view: View, protocol: ProtocolView) -> Drawing | None:
         axis, named = axes[0], set()
         for method, own in _by_method(rows).items():
             style = look(_methods(view).index(method))
-            for path in _paths(protocol, own):
+            for path in _paths(protocol, own, score):
                 axis.plot(
                     *zip(*path, strict=True), color=style["color"], alpha=0.45, linewidth=1, marker=".", markersize=4
                 )
             for row in own:
                 label = (row.label if several else row.title) if method not in named else None
                 named.add(method)
-                _point(axis, row.scores["clip_t"], row.scores["dino"], label=label, is_one_of_many=several, **style)
+                _point(axis, row.scores["clip_t"], row.scores[score], label=label, is_one_of_many=several, **style)
                 if several:
-                    place = (row.scores["clip_t"].seeds.mean, row.scores["dino"].seeds.mean)
+                    place = (row.scores["clip_t"].seeds.mean, row.scores[score].seeds.mean)
                     text = setting_label(row.setting)
                     axis.annotate(text, place, xytext=(5, 4), textcoords="offset points", fontsize=6.5, color=SOFT)
-        if "dino" in protocol.real:
-            axis.axhline(protocol.real["dino"], color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
+        if score in protocol.real:
+            axis.axhline(protocol.real[score], color=SOFT, linestyle=(0, (4, 3)), linewidth=1)
             axis.annotate(
                 "real photos",
-                (1, protocol.real["dino"]),
+                (1, protocol.real[score]),
                 xycoords=("axes fraction", "data"),
                 ha="right",
                 va="bottom",
@@ -62,21 +71,24 @@ def plane_figure(view: View, protocol: ProtocolView) -> Drawing | None:
                 color=SOFT,
             )
         axis.set_xlabel(f"prompt fidelity ({protocol.label('clip_t')}) →")
-        axis.set_ylabel(f"subject fidelity ({protocol.label('dino')}) →")
+        axis.set_ylabel(f"subject fidelity ({protocol.label(score)}) →")
         _legend(axis, len(named))
 
     path = " Small dots: earlier checkpoints." if len(protocol.steps) > 1 else ""
+    is_leading = protocol is view.main and score == view.subject_score
     return draw(
-        "plane",
+        PLANE if is_leading else f"{PLANE}-{_file_part(protocol.protocol.name)}-{score.replace('_', '-')}",
         "Subject fidelity against prompt fidelity",
         f"Up and to the right is better. Bars: 95% bootstrap interval over {len(view.subjects)} subjects.{path} "
         f"Protocol {protocol.protocol.name}.",
         paint,
+        choice=f"{protocol.label(score)}, {protocol.protocol.name}",
     )
 
 
-def sweep_figure(view: View, protocol: ProtocolView, scores: tuple[str, str] = FIDELITIES) -> Drawing | None:
+def sweep_figure(view: View, protocol: ProtocolView, scores: tuple[str, ...] = ()) -> Drawing | None:
     """Figs. 2, 5, 6: subject and prompt fidelity and distance against the factor on the learning rate."""
+    scores = scores or (view.subject_score, "clip_t")
     methods = _by_method([row for row in protocol.rows if FACTOR in row.setting])
     if not methods:
         return None
@@ -113,8 +125,9 @@ def sweep_figure(view: View, protocol: ProtocolView, scores: tuple[str, str] = F
     )
 
 
-def steps_figure(view: View, protocol: ProtocolView, scores: tuple[str, str] = FIDELITIES) -> Drawing | None:
+def steps_figure(view: View, protocol: ProtocolView, scores: tuple[str, ...] = ()) -> Drawing | None:
     """Figs. 3, 8: scores and distance over training."""
+    scores = scores or (view.subject_score, "clip_t")
     rows = [row for row in protocol.rows if FACTOR not in row.setting]
     if len(protocol.steps) < 2 or not rows:
         return None
@@ -223,16 +236,19 @@ def _cross(style: dict[str, str]) -> dict[str, Any]:
     return {"color": style["color"], "marker": "x", "linestyle": "none", "clip_on": False}
 
 
-def _paths(protocol: ProtocolView, rows: list[Row]) -> list[list[tuple[float, float]]]:
+def _paths(protocol: ProtocolView, rows: list[Row], score: str) -> list[list[tuple[float, float]]]:
     """Points of a method that belong in an order: the checkpoints of each row, or the rows along the factor."""
     paths = [list(protocol.at_steps(row).values()) for row in rows]
     if all(FACTOR in row.setting for row in rows):
         paths.append([row.scores for row in sorted(rows, key=lambda row: row.setting[FACTOR])])
     points = [
-        [(s["clip_t"].seeds.mean, s["dino"].seeds.mean) for s in path if {"dino", "clip_t"} <= s.keys()]
-        for path in paths
+        [(s["clip_t"].seeds.mean, s[score].seeds.mean) for s in path if {score, "clip_t"} <= s.keys()] for path in paths
     ]
     return [path for path in points if len(path) > 1]
+
+
+def _file_part(name: str) -> str:
+    return "".join(character if character.isalnum() else "-" for character in name)
 
 
 def _legend(axis: Any, count: int) -> None:
@@ -251,8 +267,8 @@ def _log_if_wide(axis: Any) -> None:
 
 
 def _labels(protocol: ProtocolView, *scores: str) -> tuple[str, ...]:
-    kinds = {"dino": "subject fidelity", "clip_t": "prompt fidelity", "context_accuracy": "prompt fidelity"}
-    return tuple(f"{kinds[score]} ({protocol.label(score)})" for score in scores)
+    kinds = {"clip_t": "prompt fidelity", "context_accuracy": "prompt fidelity"}
+    return tuple(f"{kinds.get(score, 'subject fidelity')} ({protocol.label(score)})" for score in scores)
 
 
 def _layer(view: View) -> str:

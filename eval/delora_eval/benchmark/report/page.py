@@ -18,7 +18,7 @@ from delora_eval.scoring.judges.protocols import View as EncoderView
 from delora_eval.scoring.score_lines import read_scores
 from delora_sd.config.load import to_yaml
 
-OPEN_TABLES = ("results", "differences")
+OPEN_TABLES = ("results", "differences", "agreement")
 """Shown at the top; the others follow the pictures."""
 
 

@@ -38,7 +38,7 @@ def render_summary(view: View, tables: list[Table], figures: list[Drawing]) -> s
             "**MINIATURE: a small bundled world. Its numbers compare with each other and with nothing else.**",
             "",
         ]
-    for figure in figures:
+    for figure in [each for number, each in enumerate(figures) if not each.choice or number == 0]:
         lines += [f"![{figure.title}](figures/{figure.name}.png)", "", f"*{figure.title}. {figure.caption}*", ""]
     return "\n".join(lines + [render_markdown(table) for table in tables])
 

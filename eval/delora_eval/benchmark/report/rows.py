@@ -21,6 +21,9 @@ SHORT_NAMES = {"optimizer.lr": "lr", "optimizer.boundary_lr": "λ lr", "adapter.
 
 Pooling = Literal["subjects", "pairs"]
 
+SUBJECT_JUDGES = ("dino", "clip_i", "dino_held_out", "clip_i_held_out", "rank_top1", "class_rank_top1")
+"""What can say how well the subject was met; the first four have a row of real photos."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowScore:
@@ -119,12 +122,12 @@ def setting_label(setting: Point) -> str:
 
 
 def ceiling_row(ceilings: Mapping[str, Mapping[str, PairMean]], pooling: Pooling) -> dict[str, float]:
-    """Returns the Real Images row, {dino, clip_i: value}, pooled over the subjects as the protocol says."""
+    """Returns the Real Images row, {score: value}, pooled over the subjects as the protocol says."""
     return {
         score: pool(
             [scores[f"real_{score}"] for scores in ceilings.values() if f"real_{score}" in scores], pooling
         ).value
-        for score in ("dino", "clip_i")
+        for score in SUBJECT_JUDGES[:4]
         if any(f"real_{score}" in scores for scores in ceilings.values())
     }
 

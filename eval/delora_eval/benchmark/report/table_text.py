@@ -31,11 +31,9 @@ def show_difference(estimate: Estimate) -> str:
     return f"{estimate.mean:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]{' *' if estimate.excludes_zero else ''}"
 
 
-def show_pair(row: Row, subject: str) -> str:
+def show_pair(row: Row, subject: str, scores: tuple[str, str]) -> str:
     """`0.700 / 0.310`: subject and prompt fidelity of one subject."""
-    values = [
-        row.scores[score].by_subject.get(subject) if score in row.scores else None for score in ("dino", "clip_t")
-    ]
+    values = [row.scores[score].by_subject.get(subject) if score in row.scores else None for score in scores]
     return " / ".join(MISSING if value is None or math.isnan(value) else f"{value:.3f}" for value in values)
 
 

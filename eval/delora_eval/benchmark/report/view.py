@@ -35,9 +35,9 @@ class ProtocolView:
     """One result per cell: the step that the checkpoint rule chose."""
     rows: tuple[Row, ...]
     real: dict[str, float]
-    """The Real Images row: {dino, clip_i: value}."""
+    """The Real Images row: {score: value}, of dino, clip_i and, where photos were held out, those against them."""
     ceilings: dict[str, dict[str, float]]
-    """{subject: {dino, clip_i: value}} of the photos among themselves."""
+    """{subject: the same of its photos}."""
 
     @property
     def pooling(self) -> Pooling:
@@ -88,6 +88,18 @@ class View:
     def label(self, score: str) -> str:
         """Returns the score's name under the leading protocol."""
         return self.main.label(score) if self.main else SCORES[score].label
+
+    @property
+    def leading(self) -> tuple[str, ...]:
+        """The scores of the main table: against trained photos, held-out ones or both, and the prompt."""
+        trained, held_out = ("dino", "clip_i"), ("dino_held_out", "clip_i_held_out")
+        both = ("dino", "dino_held_out", "memorised_dino", "clip_i", "clip_i_held_out")
+        return ({"trained": trained, "held_out": held_out, "both": both}[self.config.references]) + ("clip_t",)
+
+    @property
+    def subject_score(self) -> str:
+        """The subject score that figures and per-subject tables lead with."""
+        return "dino_held_out" if self.config.references == "held_out" else "dino"
 
     @property
     def subjects(self) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import median
 
 from delora_eval.benchmark.run.packs import Pack
+from delora_eval.benchmark.run.score_settings import score_settings
 from delora_eval.benchmark.run.workbench import Stages
 from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings
-from delora_eval.settings import ScoreConfig
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder, read_lines
 from delora_sd.settings import TrainConfig
@@ -58,14 +58,7 @@ def measure(config: BenchmarkConfig, pack: Pack, stages: Stages) -> Probe:
         step_seconds = _step_seconds(run, trains)
         pictures, first_seconds, others_seconds = _generate(config, run, stages)
         with _clock() as scoring:
-            stages.score(
-                ScoreConfig(
-                    run=str(run.path),
-                    protocol=config.protocol,
-                    lpips_weights=config.lpips_weights,
-                    encoders=config.encoders,
-                )
-            )
+            stages.score(replace(score_settings(config), run=str(run.path), encoders=config.encoders))
         picture_seconds = max(0.0, others_seconds - first_seconds) / (NUM_PICTURES - 1)
         return Probe(
             cells=len(pack),

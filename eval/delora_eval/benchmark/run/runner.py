@@ -16,6 +16,7 @@ from delora_eval.benchmark.folder import (
 )
 from delora_eval.benchmark.grid import Cell, test_cells, tune_cells
 from delora_eval.benchmark.paper import paper_names
+from delora_eval.benchmark.run.best_checkpoint import check_references
 from delora_eval.benchmark.run.choose import check_choice, choose_settings
 from delora_eval.benchmark.run.claims import Claims
 from delora_eval.benchmark.run.live import Display
@@ -75,6 +76,7 @@ def check_door(bench: Bench, cells: list[Cell]) -> None:
                 "score two folders instead: delora-sd score reference=PHOTOS generated=PICTURES oft_substring_bug=true"
             )
     check_choice(config.tune.choose)
+    check_references(config, cells)
     if config.paper is not None and config.paper not in paper_names():
         raise UserError(f"paper: '{config.paper}'{nearest_name(config.paper, paper_names())}")
     left = open_cells(bench, cells)

@@ -16,10 +16,12 @@ from typing import Any
 from delora_eval.benchmark.folder import Outcome, evaluation_fingerprint, write_outcome
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.run.attempts import fail_cell, guarded, with_smaller_batches
+from delora_eval.benchmark.run.best_checkpoint import keep_chosen
 from delora_eval.benchmark.run.packs import Pack
+from delora_eval.benchmark.run.score_settings import score_settings
 from delora_eval.benchmark.run.workbench import Bench, Stages
 from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings
-from delora_eval.settings import ScoreConfig
+from delora_eval.settings import ChooseConfig, ScoreConfig
 from delora_sd.config.overlay import with_settings
 from delora_sd.files.run_folder import RunFolder, read_json, write_folder
 from delora_sd.settings import GenerateConfig, TrainConfig
@@ -103,6 +105,8 @@ def _generate(bench: Bench, cell: Cell) -> None:
     run = bench.folder.run(cell)
     steps = _steps_on_disk(run, cell) if cell.train else []
     shared = generate_settings(bench.config)
+    if bench.config.checkpoint == "best_held_out" and cell.train:
+        steps, shared = keep_chosen(bench, cell, run, steps, shared)
     for step in steps:
         if step == 0:
             _add_base_pictures(bench, cell, shared)
@@ -161,7 +165,7 @@ def _score(bench: Bench, cell: Cell) -> None:
     run = bench.folder.run(cell)
     if cell.train is not None and not any(run.images.glob("*")):
         return  # diverged before its first checkpoint: nothing to look at
-    shared = ScoreConfig(protocol=config.protocol, lpips_weights=config.lpips_weights)
+    shared = score_settings(config)
     what = {"run": str(run.path)} if cell.train else _made_elsewhere(bench, cell)
 
     def call(batch_size: int | None) -> None:
@@ -189,6 +193,7 @@ def _made_elsewhere(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 def real_stages(config: BenchmarkConfig) -> Stages:
     """Returns the stages of the product; the base that draws and the judges stay loaded from cell to cell."""
+    from delora_eval.choice.choose import Choice, choose_step
     from delora_eval.scoring.judges.embedding import Judge
     from delora_eval.scoring.score import find_protocols, score_task
     from delora_eval.scoring.task import read_task
@@ -204,6 +209,9 @@ def real_stages(config: BenchmarkConfig) -> Stages:
         task = read_task(settings)
         score_task(judge, find_protocols(settings, task), task)
 
-    return Stages(
-        measure=measure_pack_memory, train=train_pack, generate=partial(generate, keeper=ModelKeeper()), score=score
-    )
+    def choose(settings: ChooseConfig) -> Choice:
+        judge = judges.setdefault(settings.encoders.batch_size, Judge(config=settings.encoders))
+        return choose_step(settings, draw, judge)
+
+    draw = partial(generate, keeper=ModelKeeper())
+    return Stages(measure=measure_pack_memory, train=train_pack, generate=draw, score=score, choose=choose)

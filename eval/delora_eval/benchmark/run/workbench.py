@@ -9,7 +9,7 @@ from delora_eval.benchmark.folder import BenchmarkFolder
 from delora_eval.benchmark.run.live import Display
 from delora_eval.benchmark.run.packs import Measure
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_eval.settings import ScoreConfig
+from delora_eval.settings import ChooseConfig, ScoreConfig
 from delora_sd.settings import GenerateConfig, TrainConfig
 
 
@@ -22,6 +22,8 @@ class Stages:
     generate: Callable[[GenerateConfig], Path]
     """Returns the folder of the picture set."""
     score: Callable[[ScoreConfig], Any]
+    choose: Callable[[ChooseConfig], Any]
+    """Returns the `choice.choose.Choice` among the checkpoints of a run."""
 
 
 @dataclass(kw_only=True)

@@ -1,3 +1,10 @@
+for (const select of document.querySelectorAll("select[data-pick]")) {
+  select.addEventListener("change", () => {
+    for (const element of document.querySelectorAll(`[data-picked="${select.dataset.pick}"]`)) {
+      element.hidden = element.id !== select.value;
+    }
+  });
+}
 const chosen = {};
 for (const select of document.querySelectorAll("select[data-filter]")) {
   select.addEventListener("change", () => {

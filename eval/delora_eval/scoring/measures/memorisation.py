@@ -13,9 +13,6 @@ from torch import Tensor
 from delora_eval.scoring.measures import metrics
 from delora_eval.scoring.measures.measure import EmbeddedSubject, Score
 
-CROP_SLACK = 1e-4
-"""A crop must be this much more alike than the photos' own crops are: two patches of one white wall are alike too."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
@@ -61,46 +58,32 @@ def real_gap(photos: Float[Tensor, "R D"], held_out: Float[Tensor, "H D"]) -> fl
     return among - metrics.reference_similarity(held_out, photos).mean().item()
 
 
-def find_copies(photos: Float[Tensor, "R D"], images: Float[Tensor, "G D"], *, threshold: float) -> list[Copy]:
-    """Returns the images at least as near to a photo as the threshold, each with the photo it is nearest to."""
-    nearest = (images.double() @ photos.double().T).max(dim=1)
-    return [
-        Copy(image=row, photo=photo, similarity=value, threshold=threshold, side=1.0)
-        for row, (value, photo) in enumerate(zip(nearest.values.tolist(), nearest.indices.tolist(), strict=True))
-        if value >= threshold
-    ]
-
-
-def find_copied_parts(
+def find_copies(
     photos: Sequence[Float[Tensor, "R W D"]], images: Sequence[Float[Tensor, "G W D"]], sides: Sequence[float]
 ) -> list[Copy]:
-    """Returns the images of which some part repeats a part of a photo, wherever either of them lies.
+    """Returns the images that repeat a photo, whole or in part, wherever either part lies.
 
-    One tensor per size of the windows. The threshold of a size comes from the photos: the two most alike windows of two
-    different photos. Of several sizes that exceed theirs the one that does so most is told.
+    One tensor per size of the windows. The threshold of a size comes from the photos: half way from the two most alike
+    windows of two different photos to identity. An honest image may be as near to a photo as photos are to each other,
+    and with several photos to be near to it often is; a copy is nearer. Of several sizes that exceed theirs the
+    first is told: give the largest first.
     """
-    best: dict[int, Copy] = {}
+    found: dict[int, Copy] = {}
     for photo_windows, image_windows, side in zip(photos, images, sides, strict=True):
-        threshold = _closest_windows(photo_windows) + CROP_SLACK
+        threshold = (1 + _closest_windows(photo_windows)) / 2
         for row, windows in enumerate(image_windows):
             by_photo = torch.einsum("wd,rvd->wrv", windows.double(), photo_windows.double()).amax(dim=(0, 2))
             value, photo = by_photo.max(dim=0)
-            found = Copy(image=row, photo=int(photo), similarity=value.item(), threshold=round(threshold, 6), side=side)
-            known = best.get(row)
-            if found.similarity > threshold and (known is None or _excess(found) > _excess(known)):
-                best[row] = found
-    return [best[row] for row in sorted(best)]
+            if value > threshold and row not in found:
+                found[row] = Copy(image=row, photo=int(photo), similarity=value.item(), threshold=threshold, side=side)
+    return [found[row] for row in sorted(found)]
 
 
-def measure_copied_parts(copies: Sequence[Copy], prompts: Int[Tensor, "G"], *, photos: int) -> Score:
-    """Returns the share of images with a copied part."""
+def measure_copy_risk(copies: Sequence[Copy], prompts: Int[Tensor, "G"], *, photos: int) -> Score:
+    """Returns the share of images that repeat a photo, whole or in part."""
     hits = torch.zeros(len(prompts), dtype=torch.bool)
     hits[[copy.image for copy in copies]] = True
-    return Score(name="part_copy_rate", by_prompt=metrics.mean_by_prompt(hits, prompts, pairs_each=1), photos=photos)
-
-
-def _excess(copy: Copy) -> float:
-    return copy.similarity - copy.threshold
+    return Score(name="copy_risk", by_prompt=metrics.mean_by_prompt(hits, prompts, pairs_each=1), photos=photos)
 
 
 def _closest_windows(photos: Float[Tensor, "R W D"]) -> float:
@@ -108,4 +91,4 @@ def _closest_windows(photos: Float[Tensor, "R W D"]) -> float:
     if len(photos) < 2:
         return 1.0
     cosines = torch.einsum("rwd,svd->rswv", photos.double(), photos.double()).amax(dim=(2, 3))
-    return cosines.fill_diagonal_(-1).max().item()
+    return min(1.0, cosines.fill_diagonal_(-1).max().item())

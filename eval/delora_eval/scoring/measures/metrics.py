@@ -155,9 +155,9 @@ SCORES = {
         encoder="dino",
         is_share=True,
     ),
-    "part_copy_rate": ScoreKind(
-        label="Copied parts",
-        meaning="Share of pictures of which a part (of three sizes) is more like a part of a photo than photos share.",
+    "copy_risk": ScoreKind(
+        label="Copy risk",
+        meaning="Share of pictures that repeat a trained photo, whole or in part: nearer by half than photos are.",
         higher_is_better=False,
         encoder="dino",
         is_share=True,
