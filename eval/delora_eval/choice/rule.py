@@ -70,7 +70,7 @@ def pick(candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
     return chosen, f"step {chosen.step}: {why}"
 
 
-def leave_one_out(photos: Float[Tensor, "R D"], images: Float[Tensor, "G D"]) -> Float[Tensor, "G"]:
+def leave_one_out(photos: Float[Tensor, "R D"], images: Float[Tensor, "G D"]) -> Float[Tensor, " G"]:
     """Returns each image's mean cosine to all photos but the one nearest to it: a copy gains nothing by what it copies.
 
     The stand-in where no photo was held out; every photo was trained on, so it flatters all steps alike.

@@ -79,7 +79,7 @@ def find_copies(
     return [found[row] for row in sorted(found)]
 
 
-def measure_copy_risk(copies: Sequence[Copy], prompts: Int[Tensor, "G"], *, photos: int) -> Score:
+def measure_copy_risk(copies: Sequence[Copy], prompts: Int[Tensor, " G"], *, photos: int) -> Score:
     """Returns the share of images that repeat a photo, whole or in part."""
     hits = torch.zeros(len(prompts), dtype=torch.bool)
     hits[[copy.image for copy in copies]] = True
