@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# Every docstring claim about shapes is executed.
-jaxtyping.install_import_hook(
-    ["delora_sd.adapters.lowrank.factors", "delora_sd.diffusion.objective", "delora_sd.training.objective"],
-    "beartype.beartype",
-)
+from shaped_modules import shaped_modules
+
+# Every claim about shapes and types in those modules is executed.
+jaxtyping.install_import_hook(shaped_modules(), "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

@@ -44,19 +44,23 @@ def test_three_steps_train_fp32_parameters_on_a_half_precision_base(config):
     unet, pack = _attached(config, dtype=dtype)
     adapter = pack.adapters[0]
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-4 if config.method == "full" else 1e-2)
+    # Different words at different places: with equal ones attention is uniform, and to_q and to_k learn from nothing.
+    generator = torch.Generator().manual_seed(2)
+    latents, text = (torch.randn(shape, generator=generator).to(dtype) for shape in ((2, 4, 8, 8), (2, 5, 24)))
     losses = []
     for _ in range(4):
         pack.make_factors()
-        latents, text = torch.ones(1, 4, 8, 8, dtype=dtype), torch.ones(1, 3, 24, dtype=dtype)
-        loss = (unet(latents, torch.tensor([5]), encoder_hidden_states=text).sample.float() - 0.3).square().mean()
+        loss = (unet(latents, torch.tensor([5, 500]), encoder_hidden_states=text).sample.float() - 0.3).square().mean()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert losses[-1] < losses[0]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] - 2e-3  # of 0.16; bfloat16 rounds it to about 1e-4
     assert all(parameter.dtype == torch.float32 for _, parameter in adapter.parameters_by_name())
     assert adapter.num_parameters() == sum(parameter.numel() for parameter in adapter.parameters())
-    assert all(distance > 0 for distance, _ in pack.distances()[0].values())
+    # Three steps of AdamW move every entry that has a gradient by about the rate, whatever the gradient's size.
+    assert min(relative for _, relative in pack.distances()[0].values()) > 1e-3
 
 
 def test_saved_restored_and_merged_are_one(config, tmp_path):

@@ -1,6 +1,8 @@
 """Methods that are not packs go the same way: train, resume, generate, export, merge; by the same commands."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from delora_sd.settings import (
     TrainingConfig,
 )  # fmt: skip
 from delora_sd.training.recipe import train
+from delora_sd.training.reporter import Reporter
 
 METHODS = {
     "full": AdapterConfig(method="full"),
@@ -24,10 +27,25 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_three_steps_then_a_picture(name, tiny_sd, photo_folder, tmp_path):
-    from dataclasses import replace
+def note_steps(monkeypatch) -> list[int]:
+    """Returns the list to which every trained step's number will be added."""
+    steps: list[int] = []
+    finish_step = Reporter.after_step
 
+    def after_step(self, report):
+        steps.append(report.step)
+        finish_step(self, report)
+
+    monkeypatch.setattr(Reporter, "after_step", after_step)
+    return steps
+
+
+def trained_bytes(config: TrainConfig) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in Path(config.output_dir).glob("adapter/*.safetensors")}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_three_steps_in_two_calls_then_an_image(name, tiny_sd, photo_folder, tmp_path, monkeypatch):
     (tmp_path / "loha.json").write_text(json.dumps({"peft_type": "LOHA", "r": 4}))
     adapter = METHODS[name]
     if adapter.peft_config:
@@ -39,7 +57,14 @@ def test_three_steps_then_a_picture(name, tiny_sd, photo_folder, tmp_path):
         adapter=adapter,
         training=TrainingConfig(num_steps=3, checkpoint_every=2, prior_weight=0.0),
     )
+    steps = note_steps(monkeypatch)
+    whole = replace(config, output_dir=str(tmp_path / "whole"))
+    train(whole)
+    train(replace(config, training=replace(config.training, num_steps=2)))
     train(config)
+    assert steps == [1, 2, 3, 1, 2, 3]
+    ours, theirs = (trained_bytes(each) for each in (config, whole))
+    assert ours and ours == theirs
     assert (tmp_path / "run/adapter/adapter_config.json").exists()
     assert len(list((tmp_path / "run").glob("export/*.safetensors"))) == (0 if name == "full" else 2)
     generate(

@@ -201,13 +201,3 @@ def test_a_start_depends_on_seed_and_layer_only():
         assert all(torch.equal(value, many[layer][name]) for name, value in tensors.items())
     other = attach_adapters(small_unet(), [configs[0]], seeds=[8]).adapters[0].layer_tensors()
     assert not any(torch.equal(tensors["A"], other[layer]["A"]) for layer, tensors in few.items())
-
-
-def test_shapes_in_the_annotations_are_executed():
-    """tests/conftest.py installs jaxtyping's hook: a B of another rank than A stops at the door of the formula."""
-    from jaxtyping import TypeCheckError
-
-    from delora_sd.adapters.lowrank.factors import lora_factors
-
-    with pytest.raises(TypeCheckError):
-        lora_factors(torch.zeros(4, 12), torch.zeros(9, 3), alpha=1.0)

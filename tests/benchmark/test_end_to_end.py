@@ -1,6 +1,5 @@
 """The real stages, small: a tiny random base, two methods, pictures made elsewhere, the bundled judges, a report."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from PIL import Image
 from delora_eval.benchmark.folder import read_outcome, read_plan
 from delora_eval.benchmark.report.view import read_view
 from delora_eval.benchmark.run.launchers import run_benchmark
+from delora_eval.benchmark.run.workbench import Stages
 from delora_sd import miniature
 
 
@@ -28,7 +28,7 @@ def theirs(tmp_path) -> Path:
     reason="NO JUDGES: the miniature's weights are not in this checkout",
 )
 @pytest.mark.filterwarnings("default")
-def test_from_photos_to_report_and_again_in_no_time(make_config, tiny_sd, dataset, theirs):
+def test_from_photos_to_report_and_again_without_any_work(make_config, tiny_sd, dataset, theirs):
     config = make_config(
         train={
             "model": {"base": str(tiny_sd)},
@@ -64,7 +64,6 @@ def test_from_photos_to_report_and_again_in_no_time(make_config, tiny_sd, datase
     assert "<b>" not in folder.report.read_text().split("<body>")[1]
 
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()}
-    began = time.monotonic()
-    run_benchmark(config)
-    assert time.monotonic() - began < 10
+    idle = Stages(measure=pytest.fail, train=pytest.fail, generate=pytest.fail, score=pytest.fail)
+    run_benchmark(config, lambda _: idle)
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()} == before

@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from scipy.stats import kendalltau
 
+from delora_eval.benchmark.report import figures, map_figure
 from delora_eval.benchmark.report.contents import build_tables, main_table, scores_csv
 from delora_eval.benchmark.report.figures import build_figures
 from delora_eval.benchmark.report.report import report_benchmark
@@ -21,7 +22,7 @@ from delora_eval.benchmark.run.launchers import run_benchmark
 from delora_eval.pages.tables import Table, render_csv, render_latex, render_markdown
 from delora_sd.files.run_folder import read_lines, write_lines
 
-from .fakes import Failures, dino_of, fake_stages
+from .fakes import Failures, clip_t_of, dino_of, fake_stages, shift_of
 
 ATTACK = "<script>alert(1)</script>"
 
@@ -67,16 +68,23 @@ def test_every_number_is_in_the_csv(benchmark):
 
 
 def test_checkpoint_rules_choose_the_last_the_best_and_the_best_of_each_prompt(benchmark):
+    """lora is best at its first step; of every method the first prompt is best early, the second late."""
     folder = benchmark()
     results = read_results(folder, read_view(folder).cells)
-    assert {result.step for result in select_steps(results, "fixed_step")} == {40}
-    assert {result.step for result in select_steps(results, "best_step_per_method")} == {40}
-    per_prompt = select_steps(results, "best_step_per_prompt")
-    assert {result.step for result in per_prompt} == {None}
-    for result in per_prompt:
+
+    def chosen(rule: str) -> set[tuple[str, int | None]]:
+        return {(result.cell.method, result.step) for result in select_steps(results, rule)}
+
+    assert chosen("fixed_step") == {("lora", 40), ("delora", 40)}
+    assert chosen("best_step_per_method") == {("lora", 20), ("delora", 40)}
+    assert chosen("best_step_per_prompt") == {("lora", None), ("delora", None)}
+    for result in select_steps(results, "best_step_per_prompt"):
         cell = result.cell
-        expected = dino_of(cell.method, cell.subject, cell.seed, 40)
-        assert result.totals["dino"].value == pytest.approx(expected)
+        early, late = (dino_of(cell.method, cell.subject, cell.seed, step) for step in (20, 40))
+        dino = ((early - shift_of(20)) + (late + shift_of(40))) / 2
+        clip_t = ((clip_t_of(early) - shift_of(20)) + (clip_t_of(late) + shift_of(40))) / 2  # at the steps DINO chose
+        assert result.totals["dino"].value == pytest.approx(dino, abs=1e-6)
+        assert result.totals["clip_t"].value == pytest.approx(clip_t, abs=1e-6)
         assert result.totals["dino"].pairs == 8
 
 
@@ -203,17 +211,67 @@ def test_random_weights_and_the_miniature_are_announced(benchmark):
     assert "RANDOM WEIGHTS" in folder.report.read_text() and "RANDOM WEIGHTS" in folder.markdown.read_text()
 
 
-def test_sweep_and_map_figures_appear_with_their_axes(benchmark):
+def painted(monkeypatch, module, make_figure, folder):
+    """Returns the axes of one figure of the report as matplotlib holds them."""
+    from matplotlib.figure import Figure
+
+    made = []
+
+    def paint_only(name, title, caption, paint, *, panels=1):
+        figure = Figure()
+        made.extend(figure.subplots(1, panels, squeeze=False)[0])
+        paint(figure, made)
+
+    monkeypatch.setattr(module, "draw", paint_only)
+    view = read_view(folder)
+    make_figure(view, view.main)
+    return made
+
+
+def lines_of(axis) -> dict[str, list[tuple[float, float]]]:
+    return {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axis.get_lines()}
+
+
+def mean_dino(method: str, step: int = 40, *, lr: float | None = None, seeds=(0, 1)) -> float:
+    return statistics.mean(dino_of(method, s, seed, step, lr=lr) for s in ("dog", "cat") for seed in seeds)
+
+
+def test_a_sweep_shows_each_methods_mean_against_the_factor(benchmark, monkeypatch):
     train = {"optimizer.lr": 1e-3}
     methods = {"lora": train, "delora": train}
-    swept = benchmark(methods=methods, factors=[1, 4], projection="to_out.0", steps=[])
-    assert (swept.figures / "sweep.svg").exists()
+    swept = benchmark(methods=methods, factors=[4, 1], projection="to_out.0", steps=[])
+    assert ElementTree.parse(swept.figures / "sweep.svg").getroot().tag.endswith("svg")
+    subject, prompt, distance = painted(monkeypatch, figures, figures.sweep_figure, swept)
+    for method in methods:
+        expected = [(factor, mean_dino(method, lr=factor * 1e-3)) for factor in (1, 4)]
+        assert lines_of(subject)[method] == [pytest.approx(point) for point in expected]
+        assert [x for x, _ in lines_of(prompt)[method]] == [1, 4]
+    assert [list(line.get_ydata()) for line in distance.get_lines()] == [[4.0, 4.0]] * 2  # of step 40, in the events
+    assert subject.get_xscale() == "log" and subject.get_xlabel() == "factor on the base rate"
+    assert "subject fidelity" in subject.get_title("left") and "to_out.0" in distance.get_title("left")
 
 
-def test_map_of_two_settings(benchmark):
-    matrix = {"optimizer.lr": [1e-3, 1e-2], "adapter.boundary": [2, 8]}
+def test_curves_over_training_show_each_steps_mean(benchmark, monkeypatch):
+    folder = benchmark()
+    subject, _, distance = painted(monkeypatch, figures, figures.steps_figure, folder)
+    for method in ("lora", "delora"):
+        expected = [(step, mean_dino(method, step)) for step in (20, 40)]
+        assert lines_of(subject)[method] == [pytest.approx(point) for point in expected]
+    assert lines_of(distance).popitem()[1] == [(0, 0.0), (20, 2.0), (40, 4.0)]
+
+
+def test_a_map_of_two_settings_has_rates_across_and_boundaries_up(benchmark, monkeypatch):
+    matrix = {"adapter.boundary": [8, 2], "optimizer.lr": [1e-2, 1e-3, 1e-4]}
     folder = benchmark(methods={"delora": {}}, matrix=matrix, steps=[], seeds=[0])
-    assert (folder.figures / "map-delora.svg").exists()
+    assert ElementTree.parse(folder.figures / "map-delora.svg").getroot().tag.endswith("svg")
+    subject, _ = painted(
+        monkeypatch, map_figure, lambda view, main: map_figure.map_figure(view, main, "delora"), folder
+    )
+    row = [mean_dino("delora", lr=lr, seeds=(0,)) for lr in (1e-4, 1e-3, 1e-2)]
+    assert subject.get_images()[0].get_array().tolist() == [pytest.approx(row)] * 2
+    assert [tick.get_text() for tick in subject.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
+    assert [tick.get_text() for tick in subject.get_yticklabels()] == ["2", "8"]
+    assert (subject.get_xlabel(), subject.get_ylabel()) == ("lr", "λ")
 
 
 def test_settings_are_named_as_the_field_names_them():

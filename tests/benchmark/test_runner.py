@@ -12,10 +12,12 @@ from delora_eval.benchmark.folder import cell_state, open_folder, read_outcome, 
 from delora_eval.benchmark.run.packs import make_packs
 from delora_eval.benchmark.run.runner import parse_shard, run_phases, share_cells
 from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_sd.config.load import load_config
 from delora_sd.errors import DiskError, UserError
+from delora_sd.settings import TrainConfig
 from delora_sd.signals import Stopped, stopping_at_once
 
-from .fakes import Failures, fake_stages, trainings
+from .fakes import Failures, dino_of, fake_stages, trainings
 
 
 def run(config: BenchmarkConfig, failures: Failures | None = None):
@@ -152,18 +154,41 @@ def test_only_cells_that_can_train_together_share_a_pack(make_config):
     assert [len(pack) for pack in make_packs(open_folder(rates), grid.test_cells(rates), 6)] == [6, 2]
 
 
-def test_search_carries_the_best_setting_of_each_method_to_the_test(make_config):
+@pytest.mark.parametrize(("score", "best"), [("dino", 1e-3), ("copy_rate", 1e-2)])
+def test_search_carries_the_best_setting_of_each_method_to_the_test(make_config, score, best):
+    """dino is highest at 1e-3; the copy rate, of which less is better, is lowest at 1e-2."""
+    rates = [1e-4, 1e-3, 1e-2, 1e-1]
     config = make_config(
-        methods={"lora": {"tune": {"optimizer.lr": [1e-4, 1e-3]}}, "delora": {}},
-        tune={"subjects": ["first 1"], "choose": "dino"},
+        methods={"lora": {"tune": {"optimizer.lr": rates}}, "delora": {}},
+        tune={"subjects": ["first 1"], "choose": score},
     )
     folder = run(config)
     chosen = json.loads(folder.chosen.read_text())
-    assert chosen["lora"]["setting"] in ({"optimizer.lr": 1e-4}, {"optimizer.lr": 1e-3})
-    assert len(chosen["lora"]["candidates"]) == 2
-    assert "delora" not in chosen
-    tested = {json.dumps(cell.setting) for cell in read_plan(folder)["test"] if cell.method == "lora"}
-    assert tested == {json.dumps(chosen["lora"]["setting"])}
+    assert list(chosen) == ["lora"]
+    assert (chosen["lora"]["setting"], chosen["lora"]["score"]) == ({"optimizer.lr": best}, score)
+    candidates = {found["setting"]["optimizer.lr"]: found["value"] for found in chosen["lora"]["candidates"]}
+    assert list(candidates) == rates
+    assert candidates[best] == (max if score == "dino" else min)(candidates.values())
+    assert chosen["lora"]["value"] == candidates[best]
+    if score == "dino":
+        expected = {lr: dino_of("lora", "backpack", 0, 40, lr=lr) for lr in rates}
+        assert candidates == pytest.approx(expected, abs=1e-6)
+    tested = [cell for cell in read_plan(folder)["test"] if cell.method == "lora"]
+    assert {cell.setting["optimizer.lr"] for cell in tested} == {best}
+    trained = [load_config(TrainConfig, [folder.run(cell).config], []) for cell in tested]
+    assert {train.optimizer.lr for train in trained} == {best}
+
+
+def test_search_never_chooses_a_setting_that_lost_a_cell(make_config):
+    """The best rate loses one of its two seeds: the next best is chosen."""
+    config = make_config(
+        methods={"lora": {"tune": {"optimizer.lr": [1e-4, 1e-3, 3e-3]}}},
+        tune={"subjects": ["first 1"], "seeds": [0, 1], "choose": "dino"},
+    )
+    folder = run(config, Failures(diverges_at=(1e-3, 1)))
+    chosen = json.loads(folder.chosen.read_text())["lora"]
+    assert chosen["setting"] == {"optimizer.lr": 3e-3}
+    assert [(found["scored"], found["cells"]) for found in chosen["candidates"]] == [(2, 2), (1, 2), (2, 2)]
 
 
 def test_search_without_a_survivor_is_an_error_that_says_so(make_config):

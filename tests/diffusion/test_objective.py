@@ -60,4 +60,5 @@ def test_loss_is_per_sample_and_in_fp32(samples):
     prediction, target = samples
     naive = torch.stack([((p - t) ** 2).mean() for p, t in zip(prediction, target, strict=True)])
     torch.testing.assert_close(mse_per_sample(prediction, target), naive)
-    assert mse_per_sample(prediction.half(), target.half()).dtype == torch.float32
+    far, near = torch.full((1, 4, 2, 2), 300.0).half(), torch.zeros(1, 4, 2, 2).half()
+    assert mse_per_sample(far, near).tolist() == [90_000.0]  # fp16 ends at 65,504

@@ -77,9 +77,12 @@ def test_fingerprint_follows_weights_and_configs_only(tiny_sd: Path, model_copy:
 
 def test_half_precision_files_are_used_when_alone(model_copy: Path):
     file = model_copy / "unet" / "diffusion_pytorch_model.safetensors"
-    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    base = find_base(ModelConfig(base=str(model_copy)))
-    assert load_unet(base, **CPU).dtype == torch.float32
+    halves = {name: tensor.half() for name, tensor in load_file(file).items()}
+    save_file(halves, file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    file.unlink()
+    unet = load_unet(find_base(ModelConfig(base=str(model_copy))), **CPU)
+    assert unet.dtype == torch.float32
+    assert all(torch.equal(value, halves[name].float()) for name, value in unet.state_dict().items())
 
 
 def test_sd15_architecture_is_exact():

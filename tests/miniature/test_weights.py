@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from delora_sd.miniature import BASE_FOLDER, JUDGES, WEIGHTS_FOLDER
@@ -37,6 +38,8 @@ def test_weights_are_safetensors_in_half_precision_and_small():
     files = [file for file in WEIGHTS_FOLDER.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= 30 * MIB
     assert not [file for file in files if file.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+    tensors = [tensor for file in files if file.suffix == ".safetensors" for tensor in load_file(file).values()]
+    assert len(tensors) > 100 and {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {torch.float16}
     assert json.loads((BASE_FOLDER / "model_index.json").read_text())["safety_checker"] == [None, None]
 
 

@@ -1,10 +1,12 @@
 """What is counted as used at the peak, and what a container leaves free."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from delora_sd.training import memory
 from delora_sd.training.memory import container_rooms, free_bytes, peak_bytes
 
 CPU = torch.device("cpu")
@@ -29,10 +31,11 @@ def test_peak_counts_what_a_backward_pass_keeps():
     assert peak_bytes(CPU, lambda: x.exp().square().sum().backward()) >= 3 * MEGABYTE
 
 
-def test_free_memory_is_positive_and_below_the_machines():
-    import psutil
-
-    assert 0 < free_bytes(CPU) <= psutil.virtual_memory().total
+@pytest.mark.parametrize(("rooms", "expected"), [([500, 900], 500), ([900], 700), ([], 700)])
+def test_free_memory_is_the_tightest_of_the_machine_and_its_containers(monkeypatch, rooms, expected):
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=700, total=5000))
+    monkeypatch.setattr(memory, "container_rooms", lambda own_groups, mount: rooms)
+    assert free_bytes(CPU) == expected
 
 
 def _group(folder: Path, *, version: int, limit: str, usage: int, cached: int) -> None:

@@ -60,6 +60,22 @@ def adapter_tensors(run: RunFolder) -> dict[str, torch.Tensor]:
     return load_file(run.adapter / "adapter_model.safetensors")
 
 
+STEADY = OptimizerConfig(lr=0.5, boundary_lr=0.5, eps=1.0)
+"""AdamW with eps = 1 steps in proportion to the gradient: rounding is not blown up where a gradient is all but zero."""
+
+
+def assert_same_training(ours: TrainConfig, theirs: TrainConfig) -> None:
+    """Up to 2000 times the rounding of float32: no sum in the tiny UNet's gradients has more terms."""
+    one, other = (adapter_tensors(RunFolder(Path(config.output_dir))) for config in (ours, theirs))
+    early = load_file(RunFolder(Path(theirs.output_dir)).checkpoint(2) / "adapter" / "adapter_model.safetensors")
+    way = max((other[key] - early[key]).abs().max().item() for key in other)
+    largest = max(value.abs().max().item() for value in other.values())
+    assert way > 1e-3
+    for key in other:
+        atol = (2000 * way + 10 * largest) * torch.finfo(torch.float32).eps
+        torch.testing.assert_close(one[key], other[key], rtol=0, atol=atol)
+
+
 def crash_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Kills the loop right after the given step, past the point where everything of the step was written."""
     finish_step = Reporter.after_step
@@ -144,14 +160,13 @@ def test_run_folder_of_another_version_is_refused(config: TrainConfig):
 
 
 def test_pack_writes_the_same_files_as_single_runs(config: TrainConfig, tmp_path: Path):
+    config = replace(config, optimizer=STEADY)
     pack = [replace(config, seed=seed, output_dir=str(tmp_path / f"pack-{seed}")) for seed in (0, 1)]
     alone = [replace(config, seed=seed, output_dir=str(tmp_path / f"alone-{seed}")) for seed in (0, 1)]
     assert all(result.failure is None for result in recipe.train_pack(pack))
     for each, twin in zip(pack, alone, strict=True):
         recipe.train(twin)
-        ours, theirs = (adapter_tensors(RunFolder(Path(c.output_dir))) for c in (each, twin))
-        for key in theirs:
-            torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=1e-5)
+        assert_same_training(each, twin)
 
 
 def test_pack_goes_on_with_its_unfinished_runs(config: TrainConfig, tmp_path: Path):
@@ -241,14 +256,12 @@ def run_door(config: TrainConfig, launcher: list[str], tmp_path: Path) -> None:
 
 
 def test_two_processes_train_the_same_adapter_as_one(config: TrainConfig, tmp_path: Path):
-    config = replace(config, optimizer=OptimizerConfig(lr=2e-3))  # Adam's steps multiply rounding by the rate
+    config = replace(config, optimizer=STEADY)
     recipe.train(config)
     together = replace(config, output_dir=str(tmp_path / "two"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
     run_door(together, [*torchrun, "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"], tmp_path)
-    ours, theirs = (adapter_tensors(RunFolder(Path(c.output_dir))) for c in (together, config))
-    for key in theirs:
-        torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=1e-5)
+    assert_same_training(together, config)
 
 
 def test_accelerate_launch_with_a_saved_config_trains_the_same_adapter(config: TrainConfig, tmp_path: Path):
