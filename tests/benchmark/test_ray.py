@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,12 +66,10 @@ def table(folder: Path) -> str:
 def test_two_ray_nodes_give_the_table_of_the_local_run(cluster, make_config, tmp_path, make_stages):
     shared = {"title": "Grid", "drift": False, "pack": "2"}
     on_ray = make_config(**shared, launcher="ray", ray={"gpus": 0, "address": cluster.address})
-    began = time.monotonic()
     folder = run_benchmark(on_ray, make_stages)
     local = run_benchmark(make_config(**shared, output_dir=str(tmp_path / "local" / "bench")), fake_stages)
     assert table(folder.path) == table(local.path)
     assert len(trainings(folder.path)) == 8 == len(set(trainings(folder.path)))
     assert len(read_plan(folder)["test"]) == 8
-    assert time.monotonic() - began < 300
     if make_stages is stages_on_worker:
         assert len(list(tmp_path.glob("worker-*"))) >= 2

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,21 @@ def config(tiny_sd: Path, photo_folder: Path, tmp_path: Path) -> TrainConfig:
         adapter=AdapterConfig(rank=2, init="mirrored"),
         training=TrainingConfig(num_steps=6, num_class_images=2, checkpoint_every=2, log_every=1, batch_size=2),
     )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainConfig], TrainConfig]:
+    """Returns a function that trains the same settings in a folder of its own, once for all tests of this module."""
+    trained: dict[str, TrainConfig] = {}
+
+    def train(config: TrainConfig) -> TrainConfig:
+        settings = to_yaml(replace(config, output_dir=""))
+        if settings not in trained:
+            trained[settings] = replace(config, output_dir=str(tmp_path_factory.mktemp("undisturbed") / "run"))
+            recipe.train(trained[settings])
+        return trained[settings]
+
+    return train
 
 
 def with_training(config: TrainConfig, **changes) -> TrainConfig:
@@ -107,33 +123,29 @@ def test_run_folder_holds_everything_it_promises(config: TrainConfig):
 @pytest.mark.parametrize("init", ["mirrored", "frozen_copy"])
 @pytest.mark.parametrize("crash", [3, 4])
 def test_resumed_run_is_bit_equal_to_an_undisturbed_one(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crash: int, init: str
+    config: TrainConfig, undisturbed: Callable, monkeypatch: pytest.MonkeyPatch, crash: int, init: str
 ):
     config = replace(config, adapter=replace(config.adapter, init=init))
-    undisturbed = replace(config, output_dir=str(tmp_path / "undisturbed"))
-    recipe.train(undisturbed)
+    whole = undisturbed(config)
     with monkeypatch.context() as patch:
         crash_after(patch, crash)
         with pytest.raises(RuntimeError, match="power cut"):
             recipe.train(config)
     recipe.train(config)
-    files = sorted(p.relative_to(undisturbed.output_dir) for p in Path(undisturbed.output_dir).glob("adapter/**/*.*"))
+    files = sorted(p.relative_to(whole.output_dir) for p in Path(whole.output_dir).glob("adapter/**/*.*"))
     assert files
     for file in files:
-        assert (Path(config.output_dir) / file).read_bytes() == (Path(undisturbed.output_dir) / file).read_bytes()
+        assert (Path(config.output_dir) / file).read_bytes() == (Path(whole.output_dir) / file).read_bytes()
     losses = [
-        [e["loss"] for e in read_lines(RunFolder(Path(c.output_dir)).events) if "loss" in e]
-        for c in (config, undisturbed)
+        [e["loss"] for e in read_lines(RunFolder(Path(c.output_dir)).events) if "loss" in e] for c in (config, whole)
     ]
     assert losses[0] == losses[1]
 
 
-def test_longer_training_goes_on_from_where_the_shorter_one_ended(config: TrainConfig, tmp_path: Path):
+def test_longer_training_goes_on_from_where_the_shorter_one_ended(config: TrainConfig, undisturbed: Callable):
     recipe.train(with_training(config, num_steps=4))
     recipe.train(config)
-    whole = replace(config, output_dir=str(tmp_path / "whole"))
-    recipe.train(whole)
-    ours, theirs = (adapter_tensors(RunFolder(Path(c.output_dir))) for c in (config, whole))
+    ours, theirs = (adapter_tensors(RunFolder(Path(c.output_dir))) for c in (config, undisturbed(config)))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
@@ -159,14 +171,12 @@ def test_run_folder_of_another_version_is_refused(config: TrainConfig):
         recipe.train(config)
 
 
-def test_pack_writes_the_same_files_as_single_runs(config: TrainConfig, tmp_path: Path):
+def test_pack_writes_the_same_files_as_single_runs(config: TrainConfig, undisturbed: Callable, tmp_path: Path):
     config = replace(config, optimizer=STEADY)
     pack = [replace(config, seed=seed, output_dir=str(tmp_path / f"pack-{seed}")) for seed in (0, 1)]
-    alone = [replace(config, seed=seed, output_dir=str(tmp_path / f"alone-{seed}")) for seed in (0, 1)]
     assert all(result.failure is None for result in recipe.train_pack(pack))
-    for each, twin in zip(pack, alone, strict=True):
-        recipe.train(twin)
-        assert_same_training(each, twin)
+    for each in pack:
+        assert_same_training(each, undisturbed(each))
 
 
 def test_pack_goes_on_with_its_unfinished_runs(config: TrainConfig, tmp_path: Path):
@@ -224,7 +234,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 
 
 def test_stop_signal_writes_a_checkpoint_and_the_same_command_goes_on(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    config: TrainConfig, undisturbed: Callable, monkeypatch: pytest.MonkeyPatch
 ):
     finish_step = Reporter.after_step
 
@@ -239,9 +249,7 @@ def test_stop_signal_writes_a_checkpoint_and_the_same_command_goes_on(
             recipe.train(config)
     assert stop.value.exit_code == 143
     recipe.train(config)
-    undisturbed = replace(config, output_dir=str(tmp_path / "undisturbed"))
-    recipe.train(undisturbed)
-    ours, theirs = (adapter_tensors(RunFolder(Path(c.output_dir))) for c in (config, undisturbed))
+    ours, theirs = (adapter_tensors(RunFolder(Path(c.output_dir))) for c in (config, undisturbed(config)))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
@@ -255,17 +263,17 @@ def run_door(config: TrainConfig, launcher: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_processes_train_the_same_adapter_as_one(config: TrainConfig, tmp_path: Path):
+def test_two_processes_train_the_same_adapter_as_one(config: TrainConfig, undisturbed: Callable, tmp_path: Path):
     config = replace(config, optimizer=STEADY)
-    recipe.train(config)
     together = replace(config, output_dir=str(tmp_path / "two"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
     run_door(together, [*torchrun, "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"], tmp_path)
-    assert_same_training(together, config)
+    assert_same_training(together, undisturbed(config))
 
 
-def test_accelerate_launch_with_a_saved_config_trains_the_same_adapter(config: TrainConfig, tmp_path: Path):
-    recipe.train(config)
+def test_accelerate_launch_with_a_saved_config_trains_the_same_adapter(
+    config: TrainConfig, undisturbed: Callable, tmp_path: Path
+):
     launched = replace(config, output_dir=str(tmp_path / "launched"))
     saved = tmp_path / "accelerate.yaml"
     saved.write_text(
@@ -274,7 +282,7 @@ def test_accelerate_launch_with_a_saved_config_trains_the_same_adapter(config: T
     )
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(saved)]
     run_door(launched, accelerate, tmp_path)
-    ours, theirs = (adapter_tensors(RunFolder(Path(c.output_dir))) for c in (launched, config))
+    ours, theirs = (adapter_tensors(RunFolder(Path(c.output_dir))) for c in (launched, undisturbed(config)))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
