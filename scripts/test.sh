@@ -2,6 +2,7 @@
 # Sets up on a fresh machine, then checks style, imports and behaviour. Arguments go to pytest:
 #   bash scripts/test.sh                       everything but the slow and GPU tests
 #   bash scripts/test.sh tests/adapters -x     some of it
+#   DELORA_TEST_REVERSED=1 bash scripts/test.sh     last test first
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

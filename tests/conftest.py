@@ -19,6 +19,12 @@ from shaped_modules import shaped_modules
 jaxtyping.install_import_hook(shaped_modules(), "beartype.beartype")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No test leans on the one before it: DELORA_TEST_REVERSED=1 runs them last to first."""
+    if os.environ.get("DELORA_TEST_REVERSED"):
+        items.reverse()
+
+
 @pytest.fixture(scope="session")
 def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Stable Diffusion (32 px), in diffusers layout."""
