@@ -1,3 +1,5 @@
+"""A dataset of three subjects and a small grid on it."""
+
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,8 @@ from delora_sd.config.load import from_dict
 SUBJECTS = {"backpack": "backpack", "cat": "cat", "dog": "dog"}
 
 
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
+def write_dataset(folder: Path) -> Path:
     """A dataset of three subjects with three tiny photos each."""
-    folder = tmp_path / "dataset"
     for name in SUBJECTS:
         (folder / name).mkdir(parents=True)
         for index in range(3):
@@ -22,23 +22,29 @@ def dataset(tmp_path: Path) -> Path:
     return folder
 
 
+def small_grid(output_dir: Path, dataset: Path, **changes) -> BenchmarkConfig:
+    """A benchmark of lora and delora on two subjects and two seeds, with changes."""
+    values = {
+        "output_dir": str(output_dir),
+        "train": {
+            "model": {"base": "miniature"},
+            "data": {"dataset": str(dataset)},
+            "training": {"num_steps": 40, "checkpoint_every": 20},
+        },
+        "methods": {"lora": {}, "delora": {}},
+        "subjects": ["dog", "cat"],
+        "seeds": [0, 1],
+        "pack": "4",
+    }
+    return from_dict(BenchmarkConfig, values | changes, source="test")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "dataset")
+
+
 @pytest.fixture
 def make_config(tmp_path: Path, dataset: Path):
-    """Returns a benchmark of lora and delora on two subjects and two seeds, with changes."""
-
-    def make(**changes) -> BenchmarkConfig:
-        values = {
-            "output_dir": str(tmp_path / "bench"),
-            "train": {
-                "model": {"base": "miniature"},
-                "data": {"dataset": str(dataset)},
-                "training": {"num_steps": 40, "checkpoint_every": 20},
-            },
-            "methods": {"lora": {}, "delora": {}},
-            "subjects": ["dog", "cat"],
-            "seeds": [0, 1],
-            "pack": "4",
-        }
-        return from_dict(BenchmarkConfig, values | changes, source="test")
-
-    return make
+    """Returns a function: changes -> the small grid with them."""
+    return lambda **changes: small_grid(tmp_path / "bench", dataset, **changes)

@@ -22,24 +22,35 @@ from delora_eval.benchmark.run.launchers import run_benchmark
 from delora_eval.pages.tables import Table, render_csv, render_latex, render_markdown
 from delora_sd.files.run_folder import read_lines, write_lines
 
+from .conftest import small_grid, write_dataset
 from .fakes import Failures, clip_t_of, dino_of, fake_stages, shift_of
 
 ATTACK = "<script>alert(1)</script>"
 
 
+STUDY = {"steps": [20, 40], "title": f"Study {ATTACK}", "paper": "table3"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished benchmark of two methods, two subjects, two seeds and two steps; never written to."""
+    folder = tmp_path_factory.mktemp("finished")
+    return run_benchmark(small_grid(folder / "bench", write_dataset(folder / "dataset"), **STUDY), fake_stages)
+
+
 @pytest.fixture
 def benchmark(make_config):
-    """A finished benchmark of two methods, two subjects, two seeds and two steps."""
+    """Returns a function: (failures, changes) -> a benchmark like `finished`, with them, of the test's own."""
 
     def run(failures: Failures | None = None, **changes):
-        config = make_config(**{"steps": [20, 40], "title": f"Study {ATTACK}", "paper": "table3"} | changes)
+        config = make_config(**STUDY | changes)
         return run_benchmark(config, lambda settings: fake_stages(settings, failures))
 
     return run
 
 
-def test_main_table_equals_a_hand_computation(benchmark):
-    view = read_view(benchmark())
+def test_main_table_equals_a_hand_computation(finished):
+    view = read_view(finished)
     table = main_table(view, view.main)
     assert [row[0] for row in table.rows] == ["Real images", "lora", "delora"]
     for method, row in zip(("lora", "delora"), table.rows[1:], strict=True):
@@ -51,15 +62,15 @@ def test_main_table_equals_a_hand_computation(benchmark):
     assert table.rows[2][-2:] == ("0.686 ± 0.0056 (0.693)", "0.820 ± 0.0027 (0.820)")
 
 
-def test_subject_fidelity_never_stands_without_prompt_fidelity(benchmark):
-    view = read_view(benchmark())
+def test_subject_fidelity_never_stands_without_prompt_fidelity(finished):
+    view = read_view(finished)
     for table in build_tables(view):
         if any(column.endswith("DINO") for column in table.columns):
             assert any(column.endswith("CLIP-T") for column in table.columns), table.name
 
 
-def test_every_number_is_in_the_csv(benchmark):
-    view = read_view(benchmark())
+def test_every_number_is_in_the_csv(finished):
+    view = read_view(finished)
     rows = list(csv.DictReader(render_csv(scores_csv(view)).splitlines()))
     own = [row for row in rows if row["score"] == "dino"]
     assert len(own) == 2 * 2 * 2 * 2
@@ -67,10 +78,9 @@ def test_every_number_is_in_the_csv(benchmark):
         assert float(row["value"]) == dino_of(row["method"], row["subject"], int(row["seed"]), int(row["step"]))
 
 
-def test_checkpoint_rules_choose_the_last_the_best_and_the_best_of_each_prompt(benchmark):
+def test_checkpoint_rules_choose_the_last_the_best_and_the_best_of_each_prompt(finished):
     """lora is best at its first step; of every method the first prompt is best early, the second late."""
-    folder = benchmark()
-    results = read_results(folder, read_view(folder).cells)
+    results = read_results(finished, read_view(finished).cells)
 
     def chosen(rule: str) -> set[tuple[str, int | None]]:
         return {(result.cell.method, result.step) for result in select_steps(results, rule)}
@@ -165,19 +175,18 @@ def test_a_row_that_lost_cells_says_so(benchmark):
     assert "the loss was not finite at step 20" in tables["failures"].rows[0][2]
 
 
-def test_report_writes_every_form_and_links_nothing(benchmark):
-    folder = benchmark()
+def test_report_writes_every_form_and_links_nothing(finished):
     for name in ("results", "differences", "steps", "further", "subjects", "cost"):
-        assert all((folder.tables / f"{name}{ending}").stat().st_size for ending in (".md", ".csv", ".tex"))
+        assert all((finished.tables / f"{name}{ending}").stat().st_size for ending in (".md", ".csv", ".tex"))
     for name in ("plane", "steps"):
-        assert (folder.figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        ElementTree.parse(folder.figures / f"{name}.svg")
-    page = folder.report.read_text()
+        assert (finished.figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        ElementTree.parse(finished.figures / f"{name}.svg")
+    page = finished.report.read_text()
     assert not re.search(r'(?:src|href)="(?!data:|#)[^"]+"', page)
     assert "url(http" not in page and "@import" not in page
     assert ATTACK not in page and "&lt;script&gt;" in page
     assert "<script>snow</script>" not in page
-    assert ATTACK not in folder.markdown.read_text()
+    assert ATTACK not in finished.markdown.read_text()
 
 
 def test_names_and_labels_are_text_in_every_form(benchmark):
@@ -251,9 +260,8 @@ def test_a_sweep_shows_each_methods_mean_against_the_factor(benchmark, monkeypat
     assert "subject fidelity" in subject.get_title("left") and "to_out.0" in distance.get_title("left")
 
 
-def test_curves_over_training_show_each_steps_mean(benchmark, monkeypatch):
-    folder = benchmark()
-    subject, _, distance = painted(monkeypatch, figures, figures.steps_figure, folder)
+def test_curves_over_training_show_each_steps_mean(finished, monkeypatch):
+    subject, _, distance = painted(monkeypatch, figures, figures.steps_figure, finished)
     for method in ("lora", "delora"):
         expected = [(step, mean_dino(method, step)) for step in (20, 40)]
         assert lines_of(subject)[method] == [pytest.approx(point) for point in expected]
