@@ -30,7 +30,10 @@ _EQUATION = (f"{_FORMULAS}factors_equal_the_papers_equation",)
 _FORWARD = (f"{_FORMULAS}forward_equals_the_layer_with_the_merged_weight",)
 _DISTANCE = (f"{_FORMULAS}distance_is_the_norm_of_the_difference",)
 _STARTS = ("tests/adapters/test_starts.py",)
-_PACKS = ("tests/training/test_packs.py",)
+_PACKS = "tests/training/test_packs.py::test_"
+_DRAWN = (f"{_PACKS}every_step_is_drawn_once_in_order_and_one_ahead",)
+_ACCUMULATION = (f"{_PACKS}gradient_accumulation_gives_the_same_adapter",)
+_LOSSES = ("tests/training/test_losses.py",)
 _RATES = ("tests/training/test_optimization.py",)
 _BATCHES = ("tests/training/test_batches.py",)
 _NOISE = ("tests/diffusion/test_objective.py",)
@@ -97,9 +100,9 @@ _ROWS = (
     (PACK, "distance / max(", "distance * max(", _DISTANCE),
     (LAYERS, "bias * (1 - scale)", "bias * (1 + scale)", _FORWARD),
     (LAYERS, ".baddbmm_(grad_hidden, down) if", " if", ("tests/adapters/test_layer_gradients.py",)),
-    (LOOP, "(_draw, session, step + 1)", "(_draw, session, step)", _PACKS),
-    (LOOP, "* scales).sum() / num_parts", "* scales).sum()", _PACKS),
-    (LOSSES, "instance, prior = losses.chunk(2, dim=1)", "prior, instance = losses.chunk(2, dim=1)", _PACKS),
+    (LOOP, "(_draw, session, step + 1)", "(_draw, session, step)", _DRAWN),
+    (LOOP, "* scales).sum() / num_parts", "* scales).sum()", _ACCUMULATION),
+    (LOSSES, "instance, prior = losses.chunk(2, dim=1)", "prior, instance = losses.chunk(2, dim=1)", _LOSSES),
     (OPTIMIZATION, "(step + 1) / config.warmup_steps", "step / config.warmup_steps", _RATES),
     (OPTIMIZATION, "max_norm / (norm + 1e-6)", "(norm + 1e-6) / max_norm", _RATES),
     (OPTIMIZATION, "(1 + math.cos(", "(1 - math.cos(", _RATES),

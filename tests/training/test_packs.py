@@ -15,6 +15,7 @@ from diffusers import UNet2DConditionModel
 from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.diffusion.cache import LatentStats
 from delora_sd.settings import AdapterConfig, OptimizerConfig, TrainConfig, TrainingConfig
+from delora_sd.training import loop
 from delora_sd.training.batches import CellData
 from delora_sd.training.loop import run_loop
 from delora_sd.training.objective import AdaptedUNet
@@ -157,6 +158,19 @@ def test_diverged_adapter_changes_nothing_for_the_others():
     for subject in (0, 2):
         for ours, theirs in zip(healthy[subject], spoiled[subject], strict=True):
             assert torch.equal(ours, theirs)
+
+
+def test_every_step_is_drawn_once_in_order_and_one_ahead(monkeypatch: pytest.MonkeyPatch):
+    genuine, drawn = loop.draw_step, []
+
+    def draw(cell: CellData, *, step: int, **named):
+        drawn.append(step)
+        return genuine(cell, step=step, **named)
+
+    monkeypatch.setattr(loop, "draw_step", draw)
+    config = make_config(0, "lora", "frozen_copy", prior_weight=0.0, num_steps=4)
+    train_together([config], [make_cell(0, has_class_images=False)])
+    assert drawn == [0, 1, 2, 3, 4]
 
 
 def test_training_stops_when_every_adapter_has_diverged():
