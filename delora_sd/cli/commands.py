@@ -1,5 +1,7 @@
 """The maker's commands. Heavy imports sit inside the functions: `--help` answers at once."""
 
+import os
+
 from delora_sd import settings
 from delora_sd.cli.command import Command
 
@@ -7,7 +9,10 @@ from delora_sd.cli.command import Command
 def _train(config: settings.TrainConfig) -> None:
     from delora_sd.training.recipe import train
 
-    train(config)
+    result = train(config)
+    is_main_process = os.environ.get("RANK", "0") == "0"
+    if not result.is_new and is_main_process:
+        print(f"{result.run.path} is finished, all {result.step} steps; there is nothing to do")
 
 
 def _generate(config: settings.GenerateConfig) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,7 @@ from delora_sd.config.load import read_yaml
 from delora_sd.diffusion.folder_checks import check_config, check_part, check_side
 from delora_sd.errors import UserError
 from delora_sd.files.hashing import hash_file
+from delora_sd.files.made_from import absolute_place
 from delora_sd.settings import ModelConfig
 
 MINIATURE = "miniature"
@@ -63,6 +65,12 @@ def find_base(model: ModelConfig) -> Base:
     _check_parts(model.base, folder)
     configs = {part: _read_config(folder, part) for part in (*WEIGHT_FILES, "scheduler")}
     return _make_base(model, folder, configs, fingerprint=_fingerprint(folder))
+
+
+def place_of_base(base: str) -> str:
+    """Returns a local `model.base` as an absolute path; the names of bundled bases and hub ids stay."""
+    is_local = base not in (MINIATURE, SD15_ARCHITECTURE) and os.path.exists(os.path.expanduser(base))
+    return absolute_place(base) if is_local else base
 
 
 def weights_variant(folder: Path, part: str) -> str | None:

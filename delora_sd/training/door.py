@@ -12,6 +12,7 @@ from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.requests import check_sampling
 from delora_sd.settings import TrainConfig
+from delora_sd.training.identity import is_compared_by_contents, resolve_places
 
 MAX_COUNT = 1_000_000
 """Nobody means more photos, pictures or denoising steps than this; a slip of the keyboard would fill the memory."""
@@ -88,8 +89,13 @@ def check_resume(run: RunFolder, config: TrainConfig) -> None:
         raise UserError(f"output_dir {run.path} is a file; give a folder")
     if not run.config.exists():
         return
-    before, now = flatten(read_run_settings(run.config)), flatten(config)
-    changed = [key for key, value in now.items() if before[key] != value and not _is_free(key, before, now)]
+    before, now = flatten(resolve_places(read_run_settings(run.config))), flatten(config)
+    manifest = run.read_manifest()
+    changed = [
+        key
+        for key, value in now.items()
+        if before[key] != value and not (_is_free(key, before, now) or is_compared_by_contents(key, value, manifest))
+    ]
     if changed:
         key = changed[0]
         raise UserError(

@@ -18,8 +18,15 @@ from delora_sd.versions import package_version
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "safetensors")
 
 
-def describe_run(config: TrainConfig, subject: Subject, base: Base, trainable_parameters: int) -> dict[str, Any]:
-    """Returns the manifest of a run that begins; the recipe adds what is known at its end."""
+def describe_run(
+    config: TrainConfig, subject: Subject, base: Base, *, trainable_parameters: int, before: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns the manifest of a run that begins or goes on; the recipe adds what is known at its end.
+
+    Args:
+        before: The manifest of the call that began it, {} in the first; its photos were compared and stay as they are.
+    """
+    peft_config = config.adapter.peft_config
     return {
         "format": FORMAT_VERSION,
         "delora_sd": __version__,
@@ -35,10 +42,15 @@ def describe_run(config: TrainConfig, subject: Subject, base: Base, trainable_pa
             "prediction_type": base.prediction_type,
         },
         "subject": {"name": subject.name, "class_word": subject.class_word, "is_live": subject.is_live},
-        "photos": {photo.name: hash_file(photo) for photo in subject.photos},
-        "held_out": {photo.name: hash_file(photo) for photo in subject.held_out},
+        "photos": _hash_photos(subject.photos),
+        "held_out": _hash_photos(subject.held_out),
+        "peft_config": hash_file(Path(peft_config)) if peft_config else None,
         "trainable_parameters": trainable_parameters,
-    }
+    } | {key: before[key] for key in ("photos", "held_out") if before.get("photos") and key in before}
+
+
+def _hash_photos(photos: tuple[Path, ...]) -> dict[str, str]:
+    return {photo.name: hash_file(photo) for photo in photos}
 
 
 def device_name() -> str:

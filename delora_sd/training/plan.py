@@ -6,7 +6,6 @@ import torch
 from accelerate import Accelerator
 
 from delora_sd.adapters.attach import check_layers
-from delora_sd.data.held_out import load_run_subject
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.parts import load_unet, resolve_device, resolve_dtype
@@ -14,6 +13,7 @@ from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 from delora_sd.training.door import check_pack, check_prompts
+from delora_sd.training.identity import load_same_subject, recognise_base
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,13 @@ class Plan:
 
 def make_plan(runs: list[RunFolder], configs: list[TrainConfig]) -> Plan:
     check_pack(configs)
-    subjects = [load_run_subject(config) for config in configs]
+    subjects = [load_same_subject(run, config) for run, config in zip(runs, configs, strict=True)]
     for config, subject in zip(configs, subjects, strict=True):
         check_prompts(config, subject)
     model = configs[0].model
     base = find_base(model)
+    for run, config in zip(runs, configs, strict=True):
+        recognise_base(run, config, base)
     shapes = load_unet(base, device="meta", dtype=torch.float32)
     for config in configs:
         check_layers(config.adapter, shapes)

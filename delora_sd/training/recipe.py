@@ -22,6 +22,7 @@ from delora_sd.training.checkpoints import last_common_step, load_checkpoint
 from delora_sd.training.door import check_config, check_resume
 from delora_sd.training.export_check import measure_exports
 from delora_sd.training.frozen_unet import load_training_unet
+from delora_sd.training.identity import recognise_finished, resolve_places
 from delora_sd.training.loop import run_loop
 from delora_sd.training.manifest import describe_run
 from delora_sd.training.objective import AdaptedUNet
@@ -42,9 +43,11 @@ class TrainResult:
     """Completed steps."""
     failure: str | None
     """Why training gave up; None when it is finished."""
+    is_new: bool
+    """False: it was finished before, and nothing was done."""
 
 
-def train(config: TrainConfig) -> None:
+def train(config: TrainConfig) -> TrainResult:
     """Trains one subject; the same call again resumes.
 
     Raises:
@@ -53,6 +56,7 @@ def train(config: TrainConfig) -> None:
     result = train_pack([config])[0]
     if result.failure:
         raise UserError(f"{result.run.path}: {result.failure}")
+    return result
 
 
 def train_pack(configs: list[TrainConfig]) -> list[TrainResult]:
@@ -61,18 +65,20 @@ def train_pack(configs: list[TrainConfig]) -> list[TrainResult]:
     Raises:
         Stopped: SIGTERM or Ctrl-C came while it trained; the checkpoint of the last step is written.
     """
+    configs = [resolve_places(config) for config in configs]
     runs = [RunFolder(Path(config.output_dir).expanduser()) for config in configs]
+    unfinished = []
     for run, config in zip(runs, configs, strict=True):
         check_config(config)
         check_resume(run, config)
-    unfinished = [
-        (run, config)
-        for run, config in zip(runs, configs, strict=True)
-        if not run.is_trained_to(config.training.num_steps)
-    ]
+        if run.is_trained_to(config.training.num_steps):
+            recognise_finished(run, config)
+        else:
+            unfinished.append((run, config))
     if unfinished:
         _train_unfinished(make_plan(*map(list, zip(*unfinished, strict=True))))
-    return [_result(run, config) for run, config in zip(runs, configs, strict=True)]
+    new = {run.path for run, _ in unfinished}
+    return [_result(run, config, is_new=run.path in new) for run, config in zip(runs, configs, strict=True)]
 
 
 def _train_unfinished(plan: Plan) -> None:
@@ -145,7 +151,14 @@ def _open_run_folders(plan: Plan, pack: nn.Module, start_step: int) -> None:
     for run, config, subject, adapter in zip(plan.runs, plan.configs, plan.subjects, pack.adapters, strict=True):
         run.failure.unlink(missing_ok=True)
         write_text(run.config, to_yaml(config))
-        write_json(run.manifest, describe_run(config, subject, plan.base, adapter.num_parameters()))
+        manifest = describe_run(
+            config,
+            subject,
+            plan.base,
+            trainable_parameters=adapter.num_parameters(),
+            before=run.read_manifest(),
+        )
+        write_json(run.manifest, manifest)
         if run.events.exists():
             write_lines(run.events, [event for event in read_lines(run.events) if event["step"] <= start_step])
 
@@ -181,8 +194,8 @@ def _finish(plan: Plan, unet: nn.Module, pack: nn.Module, session: Session, *, s
         write_json(manifest, read_json(manifest) | facts)
 
 
-def _result(run: RunFolder, config: TrainConfig) -> TrainResult:
+def _result(run: RunFolder, config: TrainConfig, *, is_new: bool) -> TrainResult:
     if run.is_trained_to(config.training.num_steps):
-        return TrainResult(run=run, step=config.training.num_steps, failure=None)
+        return TrainResult(run=run, step=config.training.num_steps, failure=None, is_new=is_new)
     record = read_json(run.failure)
-    return TrainResult(run=run, step=record["step"], failure=record["reason"])
+    return TrainResult(run=run, step=record["step"], failure=record["reason"], is_new=is_new)
