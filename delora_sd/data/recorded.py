@@ -54,8 +54,9 @@ def _take(recorded: dict[str, str], photos: dict[Path, str]) -> tuple[Path, ...]
 
 def _describe_differences(recorded: dict[str, str], now: dict[str, str]) -> str:
     """Returns `01.png has changed, 02.png is missing, new.png is new`; "" when the contents are the same."""
-    old_names = _not_in(now.values(), recorded)
-    new_names = _not_in(recorded.values(), now)
+    same = {name for name, contents in recorded.items() if now.get(name) == contents}
+    recorded, now = ({name: photos[name] for name in photos if name not in same} for photos in (recorded, now))
+    old_names, new_names = _not_in(now.values(), recorded), _not_in(recorded.values(), now)
     found = [f"{name} has changed" for name in old_names if name in new_names]
     found += [f"{name} is missing" for name in old_names if name not in new_names]
     found += [f"{name} is new" for name in new_names if name not in old_names]
