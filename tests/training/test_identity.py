@@ -13,7 +13,7 @@ from delora_sd.cli.main import main
 from delora_sd.config.load import load_config, to_yaml
 from delora_sd.diffusion.bases import find_base
 from delora_sd.errors import UserError
-from delora_sd.files.made_from import hash_file
+from delora_sd.files.hashing import hash_file
 from delora_sd.files.run_folder import RunFolder, read_json, write_json
 from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training import recipe
