@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from delora_eval.scoring.identifier import read_prompt, without_identifier
 from delora_eval.scoring.judges.preprocessing import list_pictures
 from delora_sd.data.subjects import find_photos
 from delora_sd.errors import UserError, nearest_name
@@ -57,18 +58,6 @@ class PictureSet:
 
 
 SAMPLING = ("num_inference_steps", "guidance", "negative_prompt", "size_px", "base")
-
-
-def without_identifier(prompt: str, identifier: str) -> str:
-    """Returns `a dog in the snow` for `a qwe dog in the snow`."""
-    words = identifier.split()
-    kept, rest = [], prompt.split()
-    while rest:
-        if words and rest[: len(words)] == words:
-            rest = rest[len(words) :]
-        else:
-            kept.append(rest.pop(0))
-    return " ".join(kept)
 
 
 def read_run_sets(run: RunFolder, *, subject: str, identifier: str, names: Sequence[str] = ()) -> list[PictureSet]:
@@ -167,14 +156,15 @@ def _split(pictures: PictureSet) -> list[PictureSet]:
 
 def _read_picture(folder: Path, line: dict[str, Any], identifier: str) -> Picture:
     prompt = line.get("prompt", "")
-    text = without_identifier(prompt, identifier)
+    template = line.get("template", "")
+    names_subject, text = read_prompt(prompt, template, identifier)
     return Picture(
         file=folder / line["file"],
         prompt=prompt,
-        template=line.get("template", ""),
+        template=template,
         prompt_index=line.get("prompt_index", 0),
         seed=line.get("seed", 0),
-        names_subject=text != " ".join(prompt.split()) or not prompt,
+        names_subject=names_subject or not prompt,
         text=text,
         settings=tuple((key, line.get(key)) for key in SAMPLING),
     )
