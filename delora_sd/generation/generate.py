@@ -6,6 +6,7 @@ from delora_sd.adapters.exchange.merging import check_strength, merged_adapters
 from delora_sd.data.prompts import load_prompts
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
+from delora_sd.files.made_from import check_base
 from delora_sd.files.run_folder import RunFolder, append_line
 from delora_sd.generation.model import ModelKeeper
 from delora_sd.generation.pictures import PictureWriter
@@ -46,6 +47,9 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
     )
     keeper = keeper or ModelKeeper()
     base = keeper.find(source.model)
+    if source.run is not None:
+        advice = f"bring it back, or give run={source.run.adapter} to try the adapter on another base"
+        check_base(source.run, name=base.name, fingerprint=base.fingerprint, advice=advice)
     device = resolve_device()
     dtype = resolve_dtype(source.model.dtype, device)
     sampling = _sampling(config, base.size_px)

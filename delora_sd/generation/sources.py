@@ -7,6 +7,7 @@ from typing import Any
 
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.subjects import class_facts
+from delora_sd.diffusion.bases import place_of_base
 from delora_sd.errors import UserError
 from delora_sd.files.records import check_record
 from delora_sd.files.run_folder import RunFolder, read_json
@@ -32,6 +33,8 @@ class Source:
     is_live: bool
     images: Path
     """Folder that image sets go into."""
+    run: RunFolder | None = None
+    """The run it all comes from; its base must be what it was trained on."""
 
 
 def find_source(config: GenerateConfig) -> Source:
@@ -81,6 +84,7 @@ def _run_source(config: GenerateConfig, run: RunFolder) -> Source:
         class_word=subject["class_word"],
         is_live=subject["is_live"],
         images=output.images,
+        run=run,
     )
 
 
@@ -109,6 +113,10 @@ def _override_model(trained: ModelConfig, asked: ModelConfig, run: RunFolder) ->
     default = ModelConfig()
     changed = {f.name: getattr(asked, f.name) for f in fields(ModelConfig)}
     changed = {name: value for name, value in changed.items() if value != getattr(default, name)}
+    if "base" in changed and Path(place_of_base(changed["base"])).is_absolute() and _knows_base(run):
+        trained = replace(
+            trained, base=changed["base"]
+        )  # a base that moved: its contents are compared when it is found
     for name in ("base", "revision"):
         if name in changed and changed[name] != getattr(trained, name):
             raise UserError(
@@ -116,6 +124,10 @@ def _override_model(trained: ModelConfig, asked: ModelConfig, run: RunFolder) ->
                 f"give run={run.adapter} to try the adapter on another base"
             )
     return replace(trained, **changed)
+
+
+def _knows_base(run: RunFolder) -> bool:
+    return bool(run.read_manifest().get("base", {}).get("fingerprint"))
 
 
 def _bare_source(config: GenerateConfig, *, adapters: dict[Path, float], model: ModelConfig) -> Source:

@@ -139,7 +139,7 @@ def test_a_run_that_knows_no_contents_is_compared_by_its_settings(world: Path, a
     run = RunFolder(world / "run")
     manifest = read_json(run.manifest)
     write_json(run.manifest, {key: value for key, value in manifest.items() if key not in ("photos", "base")})
-    with pytest.raises(UserError, match=r"begun with .*photos"):
+    with pytest.raises(UserError, match=r"begun with model.base=.* \(and 1 more differ\)"):
         recipe.train(again())
 
 
@@ -154,3 +154,32 @@ def test_a_peft_configuration_that_changed_is_refused(tiny_sd: Path, tmp_path: P
     file.write_text('{"peft_type": "LOKR"}')
     with pytest.raises(UserError, match=r"adapter.peft_config=.*loha.json: not the file"):
         recognise_base(run, config, base)
+
+
+@pytest.mark.parametrize(
+    ("disturb", "command", "said"),
+    [
+        (other_base, ["generate", "run", "prompts=a dog"], "is not what run was trained on"),
+        (other_base, ["merge", "run", "merged"], "is not what"),
+        (other_photos, ["score", "run"], "trained on other photos"),
+        (lambda world: shutil.rmtree(world / "photos"), ["score", "run"], "data.photos"),
+    ],
+    ids=["generate", "merge", "score", "score without photos"],
+)
+def test_later_stages_refuse_other_contents(world: Path, again, capsys, disturb, command: list[str], said: str):
+    recipe.train(again())  # the run knows where it is now
+    before = files_of(world / "run")
+    disturb(world)
+    assert main(command) == 2
+    assert said in capsys.readouterr().err
+    assert files_of(world / "run") == before and not (world / "merged").exists()
+
+
+def test_a_base_that_moved_draws_and_another_one_does_not(world: Path, capsys):
+    (world / "base").rename(world / "moved")
+    draw = ["generate", "run", "prompts=a dog", "images_per_prompt=1", "num_inference_steps=1"]
+    assert main([*draw, "model.base=moved"]) == 0
+    (world / "moved").rename(world / "base")
+    other_base(world)
+    assert main([*draw, "model.base=base"]) == 2
+    assert "give run=run/adapter to try the adapter on another base" in capsys.readouterr().err

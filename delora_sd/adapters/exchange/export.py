@@ -11,7 +11,7 @@ from delora_sd.adapters.exchange.formats import OWN_TYPE, load_adapter, read_ada
 from delora_sd.adapters.exchange.lora_files import PlainLayers, write_diffusers, write_kohya, write_peft
 from delora_sd.adapters.exchange.merging import check_strength
 from delora_sd.adapters.exchange.plain_lora import PlainLayer
-from delora_sd.adapters.exchange.provenance import describe_adapter, find_run
+from delora_sd.adapters.exchange.provenance import check_base_of, describe_adapter, find_run
 from delora_sd.adapters.exchange.updates import check_shapes, find_adapter, load_updates
 from delora_sd.adapters.full import FULL_TYPE
 from delora_sd.adapters.lowrank.adapter import Adapter, layer_factors
@@ -110,7 +110,9 @@ def load_base_unet(folder: Path, base: str) -> nn.Module:
     if run is None and not base:
         raise UserError(f"{folder} does not say which base it belongs to, and its update needs the frozen weights")
     model = read_run_settings(run.config).model if run else ModelConfig(base=base)
-    return load_unet(find_base(model), device="cpu", dtype=torch.float32)
+    found = find_base(model)
+    check_base_of(folder, found)
+    return load_unet(found, device="cpu", dtype=torch.float32)
 
 
 def _exact_layers(adapter: Adapter, unet: nn.Module | None, strength: float, *, source: Path) -> PlainLayers:

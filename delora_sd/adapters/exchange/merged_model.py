@@ -8,7 +8,7 @@ from torch import nn
 
 from delora_sd.adapters.exchange.formats import read_adapter_config
 from delora_sd.adapters.exchange.merging import check_strength, merged_adapters
-from delora_sd.adapters.exchange.provenance import find_run
+from delora_sd.adapters.exchange.provenance import check_base_of, find_run
 from delora_sd.adapters.exchange.updates import find_adapter
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.errors import UserError
@@ -39,6 +39,7 @@ def merge_checkpoint(config: MergeConfig) -> None:
         raise UserError(f"output: {output} exists and holds something else; give a new folder")
     adapter = find_adapter(Path(config.run))
     base = find_base(_base_of(adapter))
+    check_base_of(adapter, base)
     if base.folder is None:
         raise UserError(f"{base.name} has random weights and no files; there is nothing to merge into")
     dtype = _DTYPES[config.precision]

@@ -9,6 +9,8 @@ from typing import Any
 from delora_sd.adapters.attach import default_learning_rate
 from delora_sd.adapters.exchange.lora_files import Provenance
 from delora_sd.config.deciding import read_run_settings
+from delora_sd.diffusion.bases import Base
+from delora_sd.files.made_from import check_base
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 
@@ -41,6 +43,13 @@ def find_run(folder: Path) -> RunFolder | None:
         if RunFolder(parent).config.exists():
             return RunFolder(parent)
     return None
+
+
+def check_base_of(folder: Path, base: Base) -> None:
+    """Raises UserError when the run around an adapter folder was trained on a base of other contents."""
+    run = find_run(folder)
+    if run is not None:
+        check_base(run, name=base.name, fingerprint=base.fingerprint, advice="bring back what it was trained on")
 
 
 def _class_word(config: TrainConfig, manifest: dict[str, Any]) -> str:

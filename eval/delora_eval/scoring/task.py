@@ -8,10 +8,11 @@ from delora_eval.scoring.picture_sets import PictureSet, read_folder_sets, read_
 from delora_eval.settings import ScoreConfig
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.held_out import load_run_subject
+from delora_sd.data.recorded import recognise_subject
 from delora_sd.data.subjects import Subject, dreambooth, find_subject, is_live_class, subject_names
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
-from delora_sd.settings import DataConfig
+from delora_sd.settings import DataConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ def _read_run(config: ScoreConfig) -> Task:
             f"{run.path} is not a run folder (no config.yaml); train first, or use reference= and generated="
         )
     settings = read_run_settings(run.config)
-    subject = _check_same_photos(run, load_run_subject(settings))
+    subject = _trained_subject(run, settings)
     sets = read_run_sets(run, subject=subject.name, identifier=settings.data.identifier, names=config.sets)
     return Task(
         subjects={subject.name: subject},
@@ -59,6 +60,19 @@ def _read_run(config: ScoreConfig) -> Task:
         options=_options(config, settings.data.identifier, read_gallery(config, {subject.name: subject})),
         output=_output(config, run.scores),
     )
+
+
+def _trained_subject(run: RunFolder, settings: TrainConfig) -> Subject:
+    """Returns the subject with the photos the run was trained on; others would be another score."""
+    advice = (
+        "a score compares with the photos of the training: bring them back, or tell the run their new place by the "
+        "same training command with it (data.photos, data.dataset)"
+    )
+    try:
+        subject = load_run_subject(settings)
+    except UserError as error:
+        raise UserError(f"{run.path}: {error}; {advice}") from None
+    return recognise_subject(run, subject, advice=advice)
 
 
 def _read_folders(config: ScoreConfig) -> Task:
@@ -104,18 +118,6 @@ def _read_held_out(config: ScoreConfig, photos: dict[str, tuple[Path, ...]]) -> 
     if missing:
         raise UserError(f"held_out={config.held_out}: no photos of '{missing[0]}' in it; expected a folder per subject")
     return found
-
-
-def _check_same_photos(run: RunFolder, subject: Subject) -> Subject:
-    """Raises UserError when other photos are held out now than were when the run was trained."""
-    trained = run.read_manifest().get("held_out")
-    names = {photo.name for photo in subject.held_out}
-    if trained is not None and trained.keys() != names:
-        raise UserError(
-            f"{run.path}: trained with {', '.join(sorted(trained)) or 'nothing'} held out, now it would be "
-            f"{', '.join(sorted(names)) or 'nothing'}: photos came or went; put them back as {run.manifest} lists them"
-        )
-    return subject
 
 
 def _options(config: ScoreConfig, identifier: str, gallery: tuple[Subject, ...]) -> Options:
