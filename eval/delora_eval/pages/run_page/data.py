@@ -12,6 +12,7 @@ from delora_eval.scoring.score import REFERENCE_SET
 from delora_eval.scoring.score_lines import read_scores
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.config.load import flatten
+from delora_sd.data.recorded import recognise_subject
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
@@ -114,7 +115,7 @@ def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int
     manifest = run.read_manifest()
     lines = read_scores(run.scores)
     protocols = tuple(dict.fromkeys(line["protocol"] for line in lines))
-    subject, photos, problem = _read_photos(config, manifest, thumbnail_px)
+    subject, photos, problem = _read_photos(run, config, thumbnail_px)
     events = run.read_events()
     return RunPage(
         path=run.path,
@@ -137,20 +138,21 @@ def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int
 
 
 def _read_photos(
-    config: TrainConfig, manifest: dict[str, Any], thumbnail_px: int
+    run: RunFolder, config: TrainConfig, thumbnail_px: int
 ) -> tuple[dict[str, str], tuple[Thumbnail, ...], str]:
-    """Returns (name and class word, photos, why there are none)."""
-    known = manifest.get("subject", {})
+    """Returns (name and class word, the photos of the training, why there are none)."""
+    known = run.read_manifest().get("subject", {})
     names = {
         "name": known.get("name") or config.data.subject or Path(config.data.photos or "subject").name,
         "class_word": known.get("class_word") or config.data.class_word or "",
     }
     try:
-        subject = load_subject(config.data)
+        subject = recognise_subject(run, load_subject(config.data), advice="those of the training are not shown")
     except UserError as error:
         return names, (), str(error)
     names = {"name": subject.name, "class_word": subject.class_word}
-    return names, tuple(make_thumbnails(subject.photos, thumbnail_px)), ""
+    photos = (*subject.photos, *subject.held_out)
+    return names, tuple(make_thumbnails(photos, thumbnail_px)), ""
 
 
 def _read_previews(run: RunFolder, thumbnail_px: int) -> tuple[tuple[str, tuple[Thumbnail, ...]], ...]:
