@@ -24,6 +24,7 @@ from delora_sd.cli.main import main
 from delora_sd.config.load import load_config, to_yaml
 from delora_sd.data.held_out import load_run_subject
 from delora_sd.errors import UserError
+from delora_sd.files.hashing import hash_file
 from delora_sd.files.run_folder import read_lines, write_json, write_text
 from delora_sd.settings import TrainConfig
 
@@ -154,7 +155,10 @@ def divided_run(tmp_path: Path) -> Path:
     config = load_config(TrainConfig, [run / "config.yaml"], ["data.hold_out=1"])
     write_text(run / "config.yaml", to_yaml(config))
     subject = load_run_subject(config)
-    write_json(run / "manifest.json", {"format": 1, "held_out": {subject.held_out[0].name: "0" * 64}})
+    trained, held_out = (
+        {photo.name: hash_file(photo) for photo in photos} for photos in (subject.photos, subject.held_out)
+    )
+    write_json(run / "manifest.json", {"format": 1, "photos": trained, "held_out": held_out})
     return run
 
 
@@ -244,8 +248,8 @@ def test_the_paper_s_protocol_stays_without_held_out_photos(tmp_path: Path):
 
 
 def test_photos_that_came_since_the_training_are_not_taken_for_held_out_ones(divided_run: Path):
-    write_json(divided_run / "manifest.json", {"format": 1, "held_out": {"gone.png": "0" * 64}})
-    with pytest.raises(UserError, match=r"trained with gone\.png held out, now it would be \d\.png"):
+    draw_picture(divided_run.parent / "photos" / "4.png", seed=104)
+    with pytest.raises(UserError, match=r"trained on other photos than .*: 4\.png is new"):
         read_task(ScoreConfig(run=str(divided_run)))
 
 
