@@ -50,6 +50,23 @@ def open_photo(path: Path) -> Image.Image:
             ) from None
 
 
+def open_alpha(path: Path) -> Image.Image | None:
+    """Returns the photo's transparency, 8 bit grey and upright; None when every pixel is opaque.
+
+    Raises:
+        UserError: as `open_photo`.
+    """
+    with _open_header(path) as image:
+        _check_size(path, image)
+        if not image.has_transparency_data:
+            return None
+        try:
+            alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
+            raise UserError(f"{path}: the photo is damaged or cut off ({error}); copy it again") from None
+    return alpha if alpha.getextrema()[0] < 255 else None
+
+
 def load_photos(paths: Sequence[Path], size_px: int) -> "Float[Tensor, 'photos 3 size size']":
     """Returns the photos as training sees them, in the order given; warns of each that is too small to be sharp."""
     import torch

@@ -12,6 +12,8 @@ class EncoderConfig:
     """Local weights, {encoder id: .safetensors file or its folder}, such as {dino/vit-s-16: ~/dino.safetensors}."""
     weights_dir: str | None = None
     """A folder searched for every encoder: `dino-vit-s-16.safetensors`, or folders named as on the hub."""
+    vlm: str | None = None
+    """The vision-language model that vqa and rubric ask: a local folder or a hub id; needs a chat template."""
     offline: bool = False
     """Never touch the network; use only local files and the hub's cache."""
     random_weights: bool = False
@@ -22,6 +24,17 @@ class EncoderConfig:
     """Pictures per forward pass."""
     num_readers: int = 4
     """Threads that read and resize pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyConfig:
+    """Which judges look, and what some of them need."""
+
+    set: tuple[str, ...] = ("classic",)
+    """classic: the protocol's DINO and CLIP, what papers print. wide: the newer ones. all: both. Or judges by name,
+    such as [classic, dinov2/vit-b-14, dreamsim/ensemble, masc, vqa] (docs/JUDGES.md)."""
+    masks: str | None = None
+    """Folder with masks of the photos, for masc; none: the folder `masks` beside them, or their alpha channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +81,7 @@ class ScoreConfig:
     """Where scores go; none: scores.jsonl in the run folder or in `generated`."""
     table: str | None = None
     """Also write the totals to this file: .csv for a spreadsheet, .json for a program."""
+    judges: FamilyConfig = field(default_factory=FamilyConfig)
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
 
 
@@ -89,6 +103,28 @@ class ChooseConfig:
     generate: dict[str, Any] = field(default_factory=dict)
     """Settings of the images that differ from the defaults (`delora-sd generate --help`)."""
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MasksConfig:
+    """Make masks of photos or pictures: where the subject is, for judges and losses that look at it alone."""
+
+    photos: str = ""
+    """A folder of photos, or of pictures (a set in a run's images/)."""
+    class_word: str | None = None
+    """What to look for, in plain words: dog, backpack, teapot with a blue lid."""
+    segmenter: str = "CIDAS/clipseg-rd64-refined"
+    """A CLIPSeg: hub id or local folder. For finer edges put the masks of any other tool (SAM 2, GroundingDINO with
+    SAM 2, a paint program) into the folder of masks, and this command leaves them alone."""
+    threshold: float = 0.5
+    """A pixel is the subject when the segmenter is at least this sure."""
+    output: str | None = None
+    """Where masks go; none: the folder `masks` beside the photos, where they are looked for."""
+    page: str | None = None
+    """The overlay page; none: overlay.html in the folder of masks."""
+    offline: bool = False
+    """Never touch the network; use only local files and the hub's cache."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

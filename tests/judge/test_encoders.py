@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from delora_eval.scoring.judges.encoders import _build_dino, load_encoder, read_texts, see_pictures
+from delora_eval.scoring.judges.encoders import load_encoder, read_texts, see_pictures
+from delora_eval.scoring.judges.networks.vision import build_vit
 from delora_eval.scoring.judges.weights import ENCODERS, find_weights
 from delora_eval.settings import EncoderConfig
 from delora_sd.errors import UserError
@@ -17,7 +18,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def dino_file(tmp_path_factory):
     """The real architecture's tensors, saved as they would be published."""
-    model = _build_dino(ENCODERS["dino/vit-s-16"])[0]
+    model = build_vit(ENCODERS["dino/vit-s-16"].architecture, {})
     file = tmp_path_factory.mktemp("weights") / "dino-vit-s-16.safetensors"
     save_file(model.state_dict(), file)
     return file

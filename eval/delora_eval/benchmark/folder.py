@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.methods import Point
 from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.settings import FamilyConfig
 from delora_sd.config.load import flatten, load_config, to_dict, to_yaml
 from delora_sd.data.subjects import is_plain_name
 from delora_sd.errors import UserError
@@ -176,6 +177,8 @@ def evaluation_fingerprint(config: BenchmarkConfig, cell: Cell) -> str:
         facts["copy_risk"] = True
     if config.checkpoint == "best_held_out":
         facts["checkpoint"] = config.checkpoint
+    if config.judges != FamilyConfig():
+        facts["judges"] = to_dict(config.judges)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from delora_eval.settings import EncoderConfig
+from delora_eval.settings import EncoderConfig, FamilyConfig
 from delora_sd.config.overlay import with_settings
 from delora_sd.errors import UserError
 from delora_sd.settings import GenerateConfig
@@ -89,6 +89,8 @@ class BenchmarkConfig:
     """Protocols to score under (`delora-sd protocols`)."""
     lpips_weights: str | None = None
     """Adds LPIPS diversity: a .safetensors file with the state of `lpips.LPIPS(net="alex")`."""
+    judges: FamilyConfig = field(default_factory=FamilyConfig)
+    """Judges beside DINO and CLIP: judges.set=all prints classic and wide ones in one run."""
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     projection: str | None = None
     """Layer whose Euclidean distance from the pretrained weight is reported (Figs. 2, 3); none: the mean of all."""

@@ -6,10 +6,10 @@ from delora_sd.settings import DoctorConfig
 
 
 def check_encoders(config: DoctorConfig) -> list[Finding]:
-    """Every judge's weights: bundled, or in the hub's cache."""
-    from delora_eval.scoring.judges.weights import ENCODERS
+    """Every judge's weights: bundled, or in the hub's cache. Which language model is asked is for the user to say."""
+    from delora_eval.scoring.judges.weights import ENCODERS, VLM
 
-    return [_encoder_finding(encoder_id) for encoder_id in ENCODERS]
+    return [_encoder_finding(encoder_id) for encoder_id in ENCODERS if encoder_id != VLM]
 
 
 CHECKS: list[Check] = [check_encoders]
@@ -28,6 +28,7 @@ def _encoder_finding(encoder_id: str) -> Finding:
             advice = "install the project again: its bundled files are missing"
             found = str(error) or "no weights"
             return Finding(topic="judges", name=encoder_id, state="broken", found=found, advice=advice)
-        advice = f"go online once, or put {spec.file} of {spec.repository} here: encoders.weights_dir=FOLDER"
+        source = f"go online once, or put {spec.file} of {spec.repository} here" if spec.repository else spec.origin
+        advice = f"{source}: encoders.weights_dir=FOLDER"
         return Finding(topic="judges", name=encoder_id, state="absent", found="not on this machine", advice=advice)
     return Finding(topic="judges", name=encoder_id, state="ok", found=f"{weights.file} ({weights.hash})")

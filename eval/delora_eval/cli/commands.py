@@ -63,6 +63,12 @@ def _judges(config: settings.JudgesConfig) -> None:
     print_judges(config)
 
 
+def _masks(config: settings.MasksConfig) -> None:
+    from delora_eval.masking.make import make_masks
+
+    print(make_masks(config))
+
+
 COMMANDS = {
     "score": Command(
         summary="Score pictures against photos: DINO, CLIP-I, CLIP-T, diversity, copies, drift.",
@@ -105,6 +111,13 @@ COMMANDS = {
         run=_judges,
         positional=("dataset",),
         example="delora-sd judges miniature lookalikes=40",
+    ),
+    "masks": Command(
+        summary="Make masks of photos with a segmenter, and a page that shows them; edited ones are kept.",
+        config=settings.MasksConfig,
+        run=_masks,
+        positional=("photos",),
+        example="delora-sd masks data/dreambooth/dog class_word=dog",
     ),
     "protocols": Command(
         summary="The Real Images row under every protocol, beside the published rows.",

@@ -43,6 +43,11 @@ def make_thumbnail(file: Path, longest_px: int) -> Thumbnail:
         picture = open_photo(file)
     except UserError:
         return MISSING
+    return to_thumbnail(picture, longest_px)
+
+
+def to_thumbnail(picture: Image.Image, longest_px: int) -> Thumbnail:
+    """Returns a picture that exists only in memory, made small enough."""
     is_small = max(picture.size) <= SMALL_PX
     if not is_small:
         picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)

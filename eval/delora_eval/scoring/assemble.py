@@ -10,6 +10,7 @@ import torch
 
 from delora_eval.scoring.judges.embedding import Judge, black_pictures, embed_pictures, embed_texts
 from delora_eval.scoring.judges.encoders import pick_device
+from delora_eval.scoring.judges.family import CLASSIC
 from delora_eval.scoring.judges.protocols import Protocol
 from delora_eval.scoring.measures.measure import EmbeddedSubject, Pictures
 from delora_eval.scoring.measures.ranking import Candidate
@@ -30,6 +31,10 @@ class Options:
     """Subjects that every picture is ranked among; its own is one of them. (): no ranks."""
     finds_copies: bool = False
     """Also compare pictures and their parts with photos and their parts."""
+    judges: tuple[str, ...] = (CLASSIC,)
+    """`classic` and judges of the family, each once."""
+    masks: Path | None = None
+    """The photos' masks; none: beside them."""
 
 
 def embed_subject(

@@ -12,16 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from delora_eval.scoring.costs import Spent, add_costs, spent_so_far
 from delora_eval.scoring.crops import SIDES
 from delora_eval.scoring.groups import Scored, score_group, score_photos
 from delora_eval.scoring.judges.embedding import Judge, hash_files, use_weights
+from delora_eval.scoring.judges.family import CLASSIC, FAMILY, JUDGE_OF
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol, modify
+from delora_eval.scoring.judges.vlm.questions import QUESTIONS
 from delora_eval.scoring.measures.measure import Score
 from delora_eval.scoring.measures.metrics import SCORES, PairMean, pool
 from delora_eval.scoring.picture_sets import PictureSet
+from delora_eval.scoring.raw_answers import write_answers
 from delora_eval.scoring.score_lines import read_scores
 from delora_eval.scoring.task import Task, read_task
+from delora_eval.scoring.wide import score_group_by, score_photos_by
 from delora_eval.settings import ScoreConfig
+from delora_sd.data.masks import find_mask, find_masks
 from delora_sd.files.hashing import hash_file
 from delora_sd.files.locks import hold
 from delora_sd.files.run_folder import write_lines
@@ -66,44 +72,80 @@ def score_task(judge: Judge, protocols: Sequence[Protocol], task: Task) -> list[
 
     Many tasks may share one `judge`: encoders load once, a photo is encoded once.
     """
-    for protocol in protocols:
-        for view in (protocol.dino, protocol.clip):
-            use_weights(judge, view.encoder)  # missing weights are said before any picture is read
+    _check_judges(judge, protocols, task)
     lines = before = read_scores(task.output)
+    spent = spent_so_far(judge)
     try:
-        for protocol in protocols:
-            for group in ((), *task.groups):
-                lines = _update(lines, judge, protocol, task, group)
+        for name in task.options.judges:
+            for protocol in protocols:
+                for group in ((), *task.groups):
+                    lines = _update(lines, judge, name, protocol, task, group)
     except KeyboardInterrupt:
-        write_lines(task.output, lines)  # asked to stop: the groups that are scored are kept
+        _write(judge, task, lines, spent)  # asked to stop: the groups that are scored are kept
         raise
     if lines != before:
-        write_lines(task.output, lines)
+        _write(judge, task, lines, spent)
     return lines
 
 
+def _write(judge: Judge, task: Task, lines: list[dict[str, Any]], spent: Spent) -> None:
+    """Answers first: a score whose answers are lost could not be looked into."""
+    if task.options.judges != (CLASSIC,):
+        write_answers(judge, task)
+        add_costs(judge, spent, task.output)
+    write_lines(task.output, lines)
+
+
+def _check_judges(judge: Judge, protocols: Sequence[Protocol], task: Task) -> None:
+    """Missing weights and masks are said before any picture is read."""
+    for name in task.options.judges:
+        if name == CLASSIC:
+            for protocol in protocols:
+                for view in (protocol.dino, protocol.clip):
+                    use_weights(judge, view.encoder)
+        else:
+            use_weights(judge, FAMILY[name].encoder)
+            if FAMILY[name].kind == "patches":
+                for subject in task.subjects.values():
+                    find_masks(subject.photos, folder=task.options.masks)
+
+
 def _update(
-    lines: list[dict[str, Any]], judge: Judge, protocol: Protocol, task: Task, group: tuple[PictureSet, ...]
+    lines: list[dict[str, Any]],
+    judge: Judge,
+    judge_name: str,
+    protocol: Protocol,
+    task: Task,
+    group: tuple[PictureSet, ...],
 ) -> list[dict[str, Any]]:
-    """Returns the lines with this group's up to date; the empty group is the photos themselves."""
+    """Returns the lines with this judge's on this group up to date; the empty group is the photos themselves."""
     name = group[0].name if group else REFERENCE_SET
-    inputs = _fingerprint(judge, protocol, task, group)
-    old = [line for line in lines if (line["set"], line["protocol"]) == (name, protocol.name)]
+    inputs = _fingerprint(judge, judge_name, protocol, task, group)
+    place = (name, protocol.name, judge_name)
+    old = [line for line in lines if (line["set"], line["protocol"], JUDGE_OF.get(line["score"], CLASSIC)) == place]
     if old and all(line["inputs"] == inputs for line in old):
         return lines
-    if group:
-        scored = score_group(
-            judge, protocol, group, subjects=task.subjects, base_sets=task.base_sets, options=task.options
-        )
-    else:
-        scored = score_photos(judge, protocol, list(task.subjects.values()))
+    scored = _score(judge, judge_name, protocol, task, group)
     stamp = {"set": name, "protocol": protocol.name, "inputs": inputs} | _origin(group)
     fresh = [line for scores in scored for line in _subject_lines(judge, protocol, scores, stamp)]
     fresh += _pooled_lines(judge, protocol, scored, stamp)
     return [line for line in lines if line not in old] + fresh
 
 
-def _fingerprint(judge: Judge, protocol: Protocol, task: Task, group: Sequence[PictureSet]) -> str:
+def _score(
+    judge: Judge, judge_name: str, protocol: Protocol, task: Task, group: tuple[PictureSet, ...]
+) -> list[Scored]:
+    options, subjects = task.options, task.subjects
+    if judge_name != CLASSIC:
+        if group:
+            return score_group_by(judge, judge_name, protocol, group, subjects=subjects, options=options)
+        return score_photos_by(judge, judge_name, protocol, list(subjects.values()), options=options)
+    if group:
+        return score_group(judge, protocol, group, subjects=subjects, base_sets=task.base_sets, options=options)
+    return score_photos(judge, protocol, list(subjects.values()))
+
+
+def _fingerprint(judge: Judge, judge_name: str, protocol: Protocol, task: Task, group: Sequence[PictureSet]) -> str:
     """Returns the hash of everything the group's numbers depend on."""
     lpips = task.options.lpips_weights
     base = [picture for pictures in task.base_sets if group for picture in pictures.pictures]
@@ -111,7 +153,7 @@ def _fingerprint(judge: Judge, protocol: Protocol, task: Task, group: Sequence[P
     facts = {
         "version": SCORES_VERSION,
         "protocol": repr(protocol),
-        "weights": [use_weights(judge, view.encoder).hash for view in (protocol.dino, protocol.clip)],
+        "weights": [use_weights(judge, encoder).hash for encoder in _encoders(judge_name, protocol)],
         "photos": {name: hash_files(judge, subject.photos) for name, subject in task.subjects.items()},
         "classes": {name: (subject.class_word, subject.is_live) for name, subject in task.subjects.items()},
         "pictures": [
@@ -130,7 +172,28 @@ def _fingerprint(judge: Judge, protocol: Protocol, task: Task, group: Sequence[P
         }
     if task.options.finds_copies and group:
         facts["windows"] = SIDES
+    if judge_name != CLASSIC:
+        facts |= _family_facts(judge, judge_name, task, [picture.file for picture in own])
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _encoders(judge_name: str, protocol: Protocol) -> tuple[str, ...]:
+    if judge_name == CLASSIC:
+        return protocol.dino.encoder, protocol.clip.encoder
+    return (FAMILY[judge_name].encoder,)
+
+
+def _family_facts(judge: Judge, judge_name: str, task: Task, files: list[Path]) -> dict[str, Any]:
+    """Returns what a judge of the family depends on beside pictures and weights: its view, and the masks it reads."""
+    facts: dict[str, Any] = {"judge": repr(FAMILY[judge_name])}
+    if judge_name in QUESTIONS:
+        facts["question"] = repr(QUESTIONS[judge_name])
+    if FAMILY[judge_name].kind == "patches":
+        photos = [photo for subject in task.subjects.values() for photo in subject.photos]
+        found = [find_mask(file) for file in files]
+        masks = [*find_masks(photos, folder=task.options.masks), *(mask for mask in found if mask is not None)]
+        facts["masks"] = hash_files(judge, masks)
+    return facts
 
 
 def _origin(group: Sequence[PictureSet]) -> dict[str, Any]:
@@ -192,7 +255,11 @@ def _source(judge: Judge, protocol: Protocol, item: Score) -> dict[str, Any]:
             "weights": item.details["weights"],
             "random_weights": False,
         }
-    weights = use_weights(judge, {"dino": protocol.dino, "clip": protocol.clip}[encoder].encoder)
+    if encoder == "judge":
+        encoder_id = FAMILY[JUDGE_OF[item.name]].encoder
+    else:
+        encoder_id = {"dino": protocol.dino, "clip": protocol.clip}[encoder].encoder
+    weights = use_weights(judge, encoder_id)
     return {
         "score": item.name,
         "encoder": weights.spec.id,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from delora_eval.scoring.costs import read_costs, render_costs
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import write_json, write_text
@@ -22,6 +23,9 @@ TABLE_COLUMNS = (
 def print_scores(lines: Sequence[dict[str, Any]], output: Path) -> None:
     """Prints the totals, one line per score, and where everything is."""
     print(render_scores(lines))
+    costs = read_costs(output)
+    if costs:
+        print(render_costs(costs))
     print(f"scores: {output}")
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delora_eval.scoring.assemble import Options
+from delora_eval.scoring.judges.family import judge_names
 from delora_eval.scoring.picture_sets import PictureSet, read_folder_sets, read_reference, read_run_sets
 from delora_eval.settings import ScoreConfig
 from delora_sd.config.deciding import read_run_settings
@@ -124,12 +125,17 @@ def _options(config: ScoreConfig, identifier: str, gallery: tuple[Subject, ...])
     lpips = Path(config.lpips_weights).expanduser() if config.lpips_weights else None
     if lpips is not None and not lpips.is_file():
         raise UserError(f"lpips_weights={lpips}: no such file")
+    masks = Path(config.judges.masks).expanduser() if config.judges.masks else None
+    if masks is not None and not masks.is_dir():
+        raise UserError(f"judges.masks={masks}: no such folder; make one with `delora-sd masks PHOTOS class_word=...`")
     return Options(
         identifier=identifier,
         copy_similarity=config.copy_similarity,
         lpips_weights=lpips,
         gallery=gallery,
         finds_copies=config.copy_risk,
+        judges=judge_names(config.judges.set),
+        masks=masks,
     )
 
 

@@ -62,6 +62,7 @@ def run_phases(config: BenchmarkConfig, stages: Stages, run_cells: RunCells) -> 
 
 def check_door(bench: Bench, cells: list[Cell]) -> None:
     """Raises UserError for what would stop every cell later: photos, settings, encoders; looks at open cells only."""
+    from delora_eval.scoring.judges.family import CLASSIC, judge_names
     from delora_eval.scoring.judges.protocols import find_protocol
     from delora_sd.data.held_out import load_run_subject
     from delora_sd.training.door import check_config
@@ -75,6 +76,8 @@ def check_door(bench: Bench, cells: list[Cell]) -> None:
                 f"protocol: {name} mixes the folders of subjects, which a benchmark scores one by one; "
                 "score two folders instead: delora-sd score reference=PHOTOS generated=PICTURES oft_substring_bug=true"
             )
+    if CLASSIC not in judge_names(config.judges.set):
+        raise UserError("judges.set: a benchmark needs `classic` too, its tables choose by DINO; give judges.set=all")
     check_choice(config.tune.choose)
     check_references(config, cells)
     if config.paper is not None and config.paper not in paper_names():

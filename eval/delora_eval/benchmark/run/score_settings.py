@@ -17,6 +17,7 @@ def score_settings(config: BenchmarkConfig) -> ScoreConfig:
         protocol=config.protocol,
         lpips_weights=config.lpips_weights,
         copy_risk=config.copy_risk,
+        judges=config.judges,
         gallery=dataset if len(subjects) > 1 else None,
         gallery_subjects=subjects if len(subjects) > 1 else (),
     )

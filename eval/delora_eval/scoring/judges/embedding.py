@@ -1,9 +1,12 @@
 """Pictures and texts to unit vectors: read in threads, encoded in batches, each picture once per view."""
 
+import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +16,7 @@ from torch import Tensor
 from delora_eval.scoring.judges.encoders import Encoder, load_encoder, pick_device, read_texts, see_pictures
 from delora_eval.scoring.judges.preprocessing import Preprocessing, is_black, prepare
 from delora_eval.scoring.judges.protocols import View
-from delora_eval.scoring.judges.weights import Weights, find_weights
+from delora_eval.scoring.judges.weights import VLM, Weights, find_weights
 from delora_eval.settings import EncoderConfig
 from delora_sd.data.photos import open_photo
 from delora_sd.files.hashing import hash_file
@@ -34,13 +37,28 @@ class Judge:
     """{sha256 of the file: every pixel is 0}."""
     hashes: dict[tuple[Path, int, int], str] = field(default_factory=dict)
     """{(file, modification time, size): sha256}."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """{encoder id: time spent in its network so far}; what a judge costs."""
+    seen: dict[str, int] = field(default_factory=dict)
+    """{encoder id: pictures it looked at so far}."""
+    kept: dict[tuple, Any] = field(default_factory=dict)
+    """What judges that give no vectors remember: networks, photos' patches, answers; keys begin with the encoder."""
 
 
 def use_weights(judge: Judge, encoder_id: str) -> Weights:
     """Returns where the encoder's numbers come from, found and hashed once."""
     if encoder_id not in judge.weights:
-        judge.weights[encoder_id] = find_weights(encoder_id, judge.config)
+        judge.weights[encoder_id] = _find(judge, encoder_id)
     return judge.weights[encoder_id]
+
+
+def _find(judge: Judge, encoder_id: str) -> Weights:
+    if encoder_id != VLM:
+        return find_weights(encoder_id, judge.config)
+    from delora_eval.scoring.judges.vlm.weights import find_asked_model
+
+    weights, judge.kept[VLM, "folder"] = find_asked_model(judge.config)
+    return weights
 
 
 def use_encoder(judge: Judge, encoder_id: str) -> Encoder:
@@ -62,7 +80,9 @@ def embed_pictures(judge: Judge, files: Sequence[Path], views: Sequence[View]) -
     preprocessings = [_preprocessing(judge, view) for view in views]
     for batch_keys, batch in _read_batches(judge, unseen, preprocessings):
         for view, pictures in zip(views, batch, strict=True):
-            vectors = see_pictures(use_encoder(judge, view.encoder), pictures)
+            encoder = use_encoder(judge, view.encoder)
+            with timed(judge, view.encoder, len(pictures)):
+                vectors = see_pictures(encoder, pictures)
             judge.vectors.update(((key, view), vector) for key, vector in zip(batch_keys, vectors, strict=True))
     return [torch.stack([judge.vectors[key, view] for key in keys]) for view in views]
 
@@ -78,6 +98,15 @@ def embed_texts(judge: Judge, encoder_id: str, texts: Sequence[str]) -> Float[Te
     return torch.stack([judge.texts[encoder_id, text] for text in texts])
 
 
+@contextlib.contextmanager
+def timed(judge: Judge, encoder_id: str, num_pictures: int) -> Iterator[None]:
+    """Adds the time inside to what the encoder has cost."""
+    began = time.perf_counter()
+    yield
+    judge.seconds[encoder_id] = judge.seconds.get(encoder_id, 0.0) + time.perf_counter() - began
+    judge.seen[encoder_id] = judge.seen.get(encoder_id, 0) + num_pictures
+
+
 def hash_files(judge: Judge, files: Sequence[Path]) -> list[str]:
     """Returns the sha256 of every file; a file that did not change is not read again."""
     stamps = [(file, (stat := file.stat()).st_mtime_ns, stat.st_size) for file in files]
@@ -90,6 +119,14 @@ def hash_files(judge: Judge, files: Sequence[Path]) -> list[str]:
 def black_pictures(judge: Judge, files: Sequence[Path]) -> list[bool]:
     """Returns which pictures are black from edge to edge; they must have been embedded."""
     return [judge.black[key] for key in hash_files(judge, files)]
+
+
+def is_black_picture(judge: Judge, file: Path) -> bool:
+    """Returns whether the picture is black from edge to edge; it is decoded once per judge."""
+    (key,) = hash_files(judge, [file])
+    if key not in judge.black:
+        judge.black[key] = is_black(open_photo(file))
+    return judge.black[key]
 
 
 def _preprocessing(judge: Judge, view: View) -> Preprocessing:

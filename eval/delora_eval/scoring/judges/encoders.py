@@ -1,4 +1,4 @@
-"""The judges' eyes: DINO through timm and CLIP through open_clip, from pictures and texts to unit vectors, in fp32."""
+"""The judges' eyes, from pictures and texts to unit vectors, in fp32: an architecture, and the weights that fill it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from delora_eval.scoring.judges.networks.contrastive import build_contrastive
+from delora_eval.scoring.judges.networks.dreamsim import DreamSimEnsemble
+from delora_eval.scoring.judges.networks.vision import build_vit, fit_positions
 from delora_eval.scoring.judges.preprocessing import HALF, Preprocessing
 from delora_eval.scoring.judges.weights import EncoderSpec, Weights, miniature_folder
 from delora_sd.errors import UserError
@@ -37,13 +40,23 @@ def load_encoder(weights: Weights, device: torch.device) -> Encoder:
     """
     if weights.spec.kind == "miniature":
         return _load_miniature(weights.spec, device)
+    _, see, read = fill(weights, lambda: _build(weights), device)
+    return Encoder(id=weights.spec.id, device=device, preprocessing=None, see=see, read=read)
+
+
+def fill(weights: Weights, build: Callable[[], tuple], device: torch.device) -> tuple:
+    """Returns what `build` returns, its model (the first) filled with the weights and frozen on its device.
+
+    Without a file the model keeps its start, the same on every machine.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        model, see, read = _build_dino(weights.spec) if weights.spec.kind == "timm" else _build_clip(weights.spec)
+        built = build()
+    model = built[0]
     if weights.file is not None:
         _load_weights(model, weights.file, weights.spec)
     model.eval().requires_grad_(False).to(device)
-    return Encoder(id=weights.spec.id, device=device, preprocessing=None, see=see, read=read)
+    return built
 
 
 def see_pictures(encoder: Encoder, pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
@@ -70,34 +83,21 @@ def pick_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _build_dino(spec: EncoderSpec) -> tuple[nn.Module, Callable, None]:
-    """With no classes, timm's forward returns the CLS token after the final norm: DINO's feature."""
-    import timm
-
-    model = timm.create_model(spec.architecture, pretrained=False, num_classes=0)
+def _build(weights: Weights) -> tuple[nn.Module, Callable, Callable | None]:
+    """Returns (model, pictures to vectors, texts to vectors or None)."""
+    spec = weights.spec
+    if spec.kind == "open_clip":
+        return build_contrastive(spec.architecture, spec.sizes, tokenizer=weights.tokenizer)
+    model = DreamSimEnsemble(**spec.sizes) if spec.kind == "dreamsim" else build_vit(spec.architecture, spec.sizes)
     return model, model, None
 
 
-def _build_clip(spec: EncoderSpec) -> tuple[nn.Module, Callable, Callable]:
-    """Built from open_clip's config, never through its factory, which may download or unpickle."""
-    import open_clip
-
-    model = open_clip.CLIP(**open_clip.get_model_config(spec.architecture))
-    tokenize = open_clip.get_tokenizer(spec.architecture)
-
-    def read(texts: Sequence[str]) -> Tensor:
-        return model.encode_text(tokenize(list(texts)).to(model.logit_scale.device))
-
-    return model, model.encode_image, read
-
-
 def _load_weights(model: nn.Module, file: Path, spec: EncoderSpec) -> None:
-    state, _ = read_tensors(file)
+    state = fit_positions(read_tensors(file)[0], model)
     problem = _mismatch(model.state_dict(), state)
     if problem:
-        raise UserError(
-            f"{file}: not the weights of '{spec.id}' ({problem}); expected {spec.file} of {spec.repository}"
-        )
+        source = f"{spec.file} of {spec.repository}" if spec.repository else f"{spec.file}, {spec.origin}"
+        raise UserError(f"{file}: not the weights of '{spec.id}' ({problem}); expected {source}")
     model.load_state_dict(state)
 
 

@@ -15,7 +15,8 @@ from delora_sd.data.photos import PHOTO_SUFFIXES
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-"""Channel (mean, std) of pictures in 0..1; PROTOCOL 3.2."""
+UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""Channel (mean, std) of pictures in 0..1; PROTOCOL 3.2. UNIT leaves them as they are: DreamSim's encoders do it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Preprocessing:
 
     def __str__(self) -> str:
         size = f"{self.resize_px} to {self.crop_px}" if self.resize_px != self.crop_px else f"{self.crop_px}"
-        named = {IMAGENET[0]: "ImageNet", HALF[0]: "0.5", OPENAI_CLIP[0]: "CLIP"}
+        named = {IMAGENET[0]: "ImageNet", HALF[0]: "0.5", OPENAI_CLIP[0]: "CLIP", UNIT[0]: "no"}
         shape = "squashed" if self.resize == "squash" else "centre crop"
         return f"{size} px {shape}, {self.resample}, {named.get(self.mean, 'own')} statistics"
 

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from delora_eval.scoring.judges.family import FAMILY
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairMean:
@@ -30,13 +32,14 @@ class ScoreKind:
     meaning: str
     higher_is_better: bool | None
     """none: neither, a fact to read beside the others."""
-    encoder: Literal["dino", "clip", "lpips"]
+    encoder: Literal["dino", "clip", "lpips", "judge"]
+    """Which of the protocol's encoders; judge: a member of the family, the same under every protocol."""
     is_share: bool = False
     """True: a share of pictures, shown in percent."""
 
     def label_for(self, encoder: str) -> str:
         """Returns the label; the miniature's judges are no DINO and no CLIP, and their numbers say so."""
-        if not encoder.startswith("mini-"):
+        if self.encoder == "judge" or not encoder.startswith("mini-"):
             return self.label
         return self.label.replace("DINO", "mini-DINO").replace("CLIP", "mini-CLIP")
 
@@ -204,6 +207,24 @@ SCORES = {
         higher_is_better=None,
         encoder="clip",
     ),
+}
+
+SCORES |= {
+    score.name: ScoreKind(
+        label=score.label, meaning=score.meaning, higher_is_better=not score.is_distance, encoder="judge"
+    )
+    for judge in FAMILY.values()
+    for score in judge.scores
+}
+SCORES |= {
+    f"real_{score.name}": ScoreKind(
+        label=f"{score.label} of real photos",
+        meaning=f"The ceiling of {score.label}: the same between different photos of the subject.",
+        higher_is_better=None,
+        encoder="judge",
+    )
+    for judge in FAMILY.values()
+    for score in judge.subject
 }
 
 FIDELITIES = ("dino", "clip_t")

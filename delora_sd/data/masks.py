@@ -1,0 +1,112 @@
+"""Masks of photos: where the subject is. A folder `masks` beside the photos, same stem, .png; or a photo's own alpha.
+
+Reading only. Who makes them (`delora-sd masks`, a person, another tool) does not matter here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from delora_sd.data.photos import PHOTO_SUFFIXES, open_alpha, open_photo
+from delora_sd.errors import UserError, nearest_name
+
+MASK_FOLDER = "masks"
+"""Its place in the folder of the photos."""
+
+_MAKE = "make them with `delora-sd masks {folder} class_word=...`, or draw them: white where the subject is"
+_NAMES_SHOWN = 3
+
+
+def find_masks(photos: Sequence[Path], *, folder: Path | None = None) -> tuple[Path, ...]:
+    """Returns each photo's mask: its file in the folder of masks, or the photo itself when its alpha is the mask.
+
+    `folder` replaces the photos' own `masks`; for several subjects it holds one folder per subject.
+
+    Raises:
+        UserError: a photo without a mask, or a mask that belongs to no photo.
+    """
+    sources = [find_mask(photo, folder=folder) for photo in photos]
+    missing = [photo for photo, source in zip(photos, sources, strict=True) if source is None]
+    if missing:
+        shown = ", ".join(photo.name for photo in missing[:_NAMES_SHOWN])
+        place = missing[0].parent
+        raise UserError(
+            f"no mask for {len(missing)} of {len(photos)} photos ({shown}{', ...' if len(missing) > 3 else ''}): "
+            f"looked in {_masks_of(missing[0], folder)} and in the photos' alpha; {_MAKE.format(folder=place)}"
+        )
+    return tuple(source for source in sources if source is not None)
+
+
+def find_mask(photo: Path, *, folder: Path | None = None) -> Path | None:
+    """Returns the photo's mask as `find_masks` does; None without one.
+
+    Raises:
+        UserError: the folder of masks holds a file that belongs to no photo, or that belongs to two.
+    """
+    masks = _masks_of(photo, folder)
+    if masks.is_dir():
+        _check_names(masks, photo.parent)
+        file = masks / f"{photo.stem}.png"
+        if file.is_file():
+            return file
+    elif folder is not None:
+        raise UserError(f"masks={folder}: no such folder; {_MAKE.format(folder=photo.parent)}")
+    return photo if open_alpha(photo) is not None else None
+
+
+def load_mask(photo: Path, mask: Path) -> Float[np.ndarray, "height width"]:
+    """Returns how much of each of the photo's pixels is the subject, 0..1, upright, at the photo's own size.
+
+    A file whose only values are 0 and 1 counts as black and white.
+
+    Raises:
+        UserError: the mask has another size than the photo, is empty, or is no grey picture.
+    """
+    picture = open_alpha(photo) if mask == photo else _open_grey(mask)
+    levels = np.asarray(picture)
+    values = levels.astype(np.float32) / (1 if levels.max() == 1 else 255)
+    width, height = open_photo(photo).size
+    if values.shape != (height, width):
+        raise UserError(
+            f"{mask}: {values.shape[1]} x {values.shape[0]} px, but {photo.name} is {width} x {height} px; "
+            f"a mask has the size of its photo: {_MAKE.format(folder=photo.parent)}"
+        )
+    if values.max() < 0.5:
+        raise UserError(
+            f"{mask}: an empty mask, nothing is white; draw the subject white, or delete the mask and "
+            f"{_MAKE.format(folder=photo.parent)}"
+        )
+    return values
+
+
+def _masks_of(photo: Path, folder: Path | None) -> Path:
+    if folder is None:
+        return photo.parent / MASK_FOLDER
+    of_subject = folder / photo.parent.name
+    return of_subject if of_subject.is_dir() else folder
+
+
+def _check_names(masks: Path, photos: Path) -> None:
+    """Every mask belongs to one photo: a misnamed one would silently leave its photo without."""
+    stems = [path.stem for path in photos.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES]
+    for file in sorted(masks.iterdir()):
+        if file.name.startswith(".") or file.suffix.lower() not in PHOTO_SUFFIXES:
+            continue
+        if file.suffix != ".png":
+            raise UserError(f"{file}: masks are .png, found {file.suffix}; save it as {file.stem}.png")
+        if file.stem not in stems:
+            raise UserError(f"{file}: no photo of that name in {photos}{nearest_name(file.stem, tuple(stems))}")
+        if stems.count(file.stem) > 1:
+            raise UserError(f"{file}: {stems.count(file.stem)} photos in {photos} are named {file.stem}; rename one")
+
+
+def _open_grey(file: Path) -> Image.Image:
+    if open_alpha(file) is not None:
+        raise UserError(f"{file}: a mask with transparency can mean two things; save it black and white without alpha")
+    picture = np.asarray(open_photo(file))
+    if (picture.max(axis=2) != picture.min(axis=2)).any():
+        raise UserError(f"{file}: a coloured picture, no mask; expected white where the subject is, black elsewhere")
+    return Image.fromarray(picture[..., 0])
