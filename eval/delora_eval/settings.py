@@ -148,7 +148,8 @@ class JudgesConfig:
     dataset: str = "data/dreambooth"
     """A dataset (one folder of photos per subject), or `miniature` (bundled)."""
     judges: tuple[str, ...] = ("auto",)
-    """Encoder ids such as dino/vit-s-16. auto: the miniature's judges for the miniature, else those of the papers."""
+    """Judges such as dino/vit-s-16, or the sets wide and all (docs/JUDGES.md). auto: the miniature's judges for the
+    miniature, else those of the papers."""
     lookalikes: int = 0
     """dataset=miniature: also judge this many subjects no training saw, each beside its lookalike (same class and main
     colour), rendered on the spot."""

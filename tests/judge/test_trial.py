@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from delora_eval.scoring.judges.embedding import Judge, use_encoder
+from delora_eval.scoring.judges.family import FAMILY, WIDE
+from delora_eval.scoring.judges.protocols import PROTOCOLS
 from delora_eval.settings import EncoderConfig, JudgesConfig
 from delora_eval.trial.command import try_judges
 from delora_eval.trial.galleries import PHOTOS_EACH, dataset_photos, render_lookalikes
@@ -29,7 +31,7 @@ def judged(photos, name: str = "mini-dino", spoil=None):
     judge, view = Judge(config=EncoderConfig()), find_views((name,), dataset="miniature")[name]
     if spoil is not None:
         spoil(use_encoder(judge, view.encoder).see)
-    return discriminate(see_gallery(judge, view, photos))
+    return discriminate(see_gallery(judge, name, photos))
 
 
 def shuffle_weights(model: torch.nn.Module) -> None:
@@ -78,6 +80,7 @@ def test_table_and_figure_are_written_in_every_form(tmp_path: Path, capsys):
     [
         ({"judges": ("mini-dinno",)}, "did you mean 'mini-dino'"),
         ({"judges": ()}, "none given"),
+        ({"judges": ("vqa",)}, "judges prompts, and photos have none"),
         ({"lookalikes": 1}, "at least 2 pairs"),
         ({"ratings": "x"}, "belong together"),
     ],
@@ -85,6 +88,13 @@ def test_table_and_figure_are_written_in_every_form(tmp_path: Path, capsys):
 def test_settings_that_name_nothing_are_refused(settings: dict, says: str):
     with pytest.raises(UserError, match=says):
         try_judges(JudgesConfig(**{"dataset": "miniature"} | settings))
+
+
+def test_sets_are_written_out_and_every_judge_is_shown_what_its_authors_say():
+    views = find_views(("wide", "dino/vit-s-16"), dataset="data/dreambooth")
+    assert list(views) == [*WIDE, "dino/vit-s-16"]
+    assert all(view == FAMILY[name].view for name, view in views.items())
+    assert views["dino/vit-s-16"] == PROTOCOLS["dreambooth"].dino, "the same number as under the papers' protocol"
 
 
 def test_one_subject_is_said_instead_of_a_perfect_score(tmp_path: Path):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from delora_eval.pages.tables import render_csv, render_latex, render_markdown, render_text
-from delora_eval.scoring.judges.embedding import Judge, embed_pictures, embed_texts, use_encoder, use_weights
+from delora_eval.scoring.judges.embedding import Judge, embed_pictures, embed_texts, use_weights
+from delora_eval.scoring.judges.family import FAMILY
 from delora_eval.scoring.judges.protocols import View
 from delora_eval.scoring.summary import RANDOM_STAMP
 from delora_eval.settings import JudgesConfig
@@ -16,6 +17,7 @@ from delora_eval.trial.galleries import PhotoSet, dataset_photos, render_lookali
 from delora_eval.trial.ratings import Agreement, Rated, agree, read_ratings
 from delora_eval.trial.verdict_table import verdict_figure, verdict_table
 from delora_eval.trial.verdicts import Verdict, find_views, try_judge
+from delora_sd.data.masks import find_masks
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import write_bytes, write_json, write_text
 
@@ -48,6 +50,8 @@ def try_judges(config: JudgesConfig) -> list[Verdict]:
     judge = Judge(config=config.encoders)
     for view in views.values():
         use_weights(judge, view.encoder)  # missing weights are said before any photo is read
+    if any(FAMILY[name].kind == "patches" for name in views):
+        find_masks(photos.files)
     with tempfile.TemporaryDirectory() as folder:
         lookalikes = render_lookalikes(Path(folder), config.lookalikes) if config.lookalikes else None
         return [_try(judge, name, view, photos, lookalikes, ratings) for name, view in views.items()]
@@ -65,8 +69,10 @@ def _check(config: JudgesConfig) -> None:
 def _try(
     judge: Judge, name: str, view: View, photos: PhotoSet, lookalikes: PhotoSet | None, ratings: dict[str, list]
 ) -> Verdict:
-    found = {"cp": agree(ratings.get("cp", []), lambda rated: _likeness(judge, view, rated))}
-    if use_encoder(judge, view.encoder).read is not None:
+    found = {}
+    if FAMILY[name].kind == "vectors":  # the rated images come without masks
+        found["cp"] = agree(ratings.get("cp", []), lambda rated: _likeness(judge, view, rated))
+    if FAMILY[name].kind == "vectors" and FAMILY[name].prompt:
         found["pf"] = agree(ratings.get("pf", []), lambda rated: _obedience(judge, view, rated))
     agreement: dict[str, Agreement] = {question: value for question, value in found.items() if value is not None}
     return try_judge(judge, name, view, photos, lookalikes, agreement)

@@ -4,11 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from delora_eval.scoring.judges.embedding import Judge, embed_pictures, use_encoder, use_weights
-from delora_eval.scoring.judges.protocols import PROTOCOLS, View
-from delora_eval.scoring.judges.weights import ENCODERS
+from delora_eval.scoring.judges.answers import subject_similarity
+from delora_eval.scoring.judges.embedding import Judge, use_encoder, use_weights
+from delora_eval.scoring.judges.family import FAMILY, WIDE
+from delora_eval.scoring.judges.protocols import View
 from delora_eval.scoring.measures.discrimination import Gallery, Retrieval, retrieve, same_subject_auc
 from delora_eval.scoring.measures.statistics import Estimate
 from delora_eval.trial.galleries import PhotoSet
@@ -48,29 +47,32 @@ class Verdict:
 
 
 def find_views(names: Sequence[str], *, dataset: str) -> dict[str, View]:
-    """Returns {judge: encoder and preprocessing}, each in the first protocol that uses it.
+    """Returns {judge: encoder and preprocessing}; `wide` and `all` are written out as for `judges.set`.
 
     Raises:
-        UserError: an encoder nobody knows (names the nearest), or no judge at all.
+        UserError: a judge nobody knows (names the nearest), one that only judges prompts, or no judge at all.
     """
     automatic = MINIATURE if dataset == "miniature" else CLASSIC
-    wanted = [judge for name in names for judge in (automatic if name == "auto" else (name,))]
+    sets = {"auto": automatic, "classic": CLASSIC, "wide": WIDE, "all": CLASSIC + WIDE}
+    wanted = [judge for name in names for judge in sets.get(name, (name,))]
     if not wanted:
         raise UserError("judges: none given; expected encoder ids such as dino/vit-s-16, or auto")
-    known = {view.encoder: view for protocol in reversed(PROTOCOLS.values()) for view in (protocol.clip, protocol.dino)}
     for name in wanted:
-        if name not in known:
-            raise UserError(f"judges: unknown judge '{name}'{nearest_name(name, tuple(ENCODERS))}")
-    return {name: known[name] for name in dict.fromkeys(wanted)}
+        if name not in FAMILY:
+            raise UserError(f"judges: unknown judge '{name}'{nearest_name(name, (*sets, *FAMILY))}")
+        if not FAMILY[name].subject:
+            raise UserError(f"judges: '{name}' judges prompts, and photos have none; it cannot tell subjects apart")
+    return {name: FAMILY[name].view for name in dict.fromkeys(wanted)}
 
 
 def try_judge(
     judge: Judge, name: str, view: View, photos: PhotoSet, lookalikes: PhotoSet | None, agreement: dict[str, Agreement]
 ) -> Verdict:
     """Returns the verdict on one judge."""
-    use_encoder(judge, view.encoder)  # loading is not what a photo costs
+    if FAMILY[name].kind == "vectors":
+        use_encoder(judge, view.encoder)  # loading is not what a photo costs
     began = time.perf_counter()
-    gallery = see_gallery(judge, view, photos)
+    gallery = see_gallery(judge, name, photos)
     seconds = (time.perf_counter() - began) / len(photos.files)
     weights = use_weights(judge, view.encoder)
     return Verdict(
@@ -78,17 +80,20 @@ def try_judge(
         weights=weights.hash,
         is_random=weights.is_random,
         dataset=discriminate(gallery),
-        lookalikes=discriminate(see_gallery(judge, view, lookalikes)) if lookalikes else None,
+        lookalikes=discriminate(see_gallery(judge, name, lookalikes)) if lookalikes else None,
         seconds_per_photo=seconds,
         agreement=agreement,
     )
 
 
-def see_gallery(judge: Judge, view: View, photos: PhotoSet) -> Gallery:
-    """Returns the photos' similarities to each other under one judge."""
-    (vectors,) = embed_pictures(judge, photos.files, [view])
-    unit = vectors.double().numpy()
-    return Gallery(similarity=np.asarray(unit @ unit.T), subjects=photos.subjects, groups=photos.groups)
+def see_gallery(judge: Judge, name: str, photos: PhotoSet) -> Gallery:
+    """Returns the photos' similarities to each other under one judge.
+
+    Raises:
+        UserError: a judge that needs masks, and photos without.
+    """
+    alike = subject_similarity(judge, name, photos.files, photos.files).T.numpy()
+    return Gallery(similarity=alike, subjects=photos.subjects, groups=photos.groups)
 
 
 def discriminate(gallery: Gallery) -> Discrimination:
