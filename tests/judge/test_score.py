@@ -1,6 +1,7 @@
 """`delora-sd score` on run folders and on any two folders, with stand-in encoders."""
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -16,6 +17,7 @@ from delora_eval.scoring.measures.measure import EmbeddedSubject, Pictures, meas
 from delora_eval.scoring.measures.metrics import pool
 from delora_eval.scoring.protocol_table import real_rows, render_rows
 from delora_eval.scoring.score import find_protocols, score_task
+from delora_eval.scoring.score_lines import ScoreLine
 from delora_eval.scoring.summary import render_scores
 from delora_eval.scoring.task import read_task
 from delora_eval.settings import ScoreConfig
@@ -277,3 +279,14 @@ def test_protocol_table_shows_every_combination_beside_the_published_rows(tmp_pa
     for published in ("0.703  0.864", "0.774  0.885", "0.764  0.890"):
         assert published in table
     assert "RANDOM" in render_rows(rows, is_random=True)
+
+
+def test_a_score_line_of_an_older_file_reads_with_what_it_lacks_as_nothing():
+    record = {
+        "set": "final", "protocol": "dreambooth", "score": "dino", "value": None, "pairs": 0, "images": 2,
+        "subject": "dog", "prompt": "a qwe dog", "prompt_index": 4, "encoder": "dino", "weights": "ab",
+        "random_weights": False, "random_base": True, "step": None, "strength": 0.0, "inputs": "x", "later": 1,
+    }  # fmt: skip
+    line = ScoreLine.of(record)
+    assert (line.text_number, line.photos, line.threshold) == (4, None, None)
+    assert line.is_base and line.is_random and math.isnan(line.mean.value)

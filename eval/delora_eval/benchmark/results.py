@@ -8,7 +8,7 @@ from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.settings import CheckpointRule
 from delora_eval.scoring.measures.metrics import PairMean, pool
 from delora_eval.scoring.score import REFERENCE_SET
-from delora_eval.scoring.score_lines import read_scores
+from delora_eval.scoring.score_lines import ScoreLine, read_score_lines
 
 DECIDING_SCORE = "dino"
 """What `best_step_...` rules maximise: they are about subject fidelity, as in the paper's line."""
@@ -41,10 +41,10 @@ def read_ceilings(folder: BenchmarkFolder, cells: Iterable[Cell]) -> dict[str, d
     """Returns the Real Images row, {protocol: {subject: {score: mean}}}."""
     ceilings: dict[str, dict[str, dict[str, PairMean]]] = {}
     for cell in cells:
-        for line in read_scores(folder.run(cell).scores):
-            if line["set"] == REFERENCE_SET and line["subject"]:
-                scores = ceilings.setdefault(line["protocol"], {}).setdefault(cell.subject, {})
-                scores[line["score"]] = _mean(line)
+        for line in read_score_lines(folder.run(cell).scores):
+            if line.set == REFERENCE_SET and line.subject:
+                scores = ceilings.setdefault(line.protocol, {}).setdefault(cell.subject, {})
+                scores[line.score] = line.mean
     return ceilings
 
 
@@ -73,53 +73,48 @@ def score_rows(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _read_cell(folder: BenchmarkFolder, cell: Cell) -> list[Result]:
-    lines = [line for line in read_scores(folder.run(cell).scores) if line["set"] != REFERENCE_SET and line["subject"]]
-    sets = _groups(lines, lambda line: (line["protocol"], line["set"]))
-    of_subject = {key for key, lines in sets.items() if any(line["score"] == DECIDING_SCORE for line in lines)}
+    lines = [line for line in read_score_lines(folder.run(cell).scores) if line.set != REFERENCE_SET and line.subject]
+    sets = _groups(lines, lambda line: (line.protocol, line.set))
+    of_subject = {key for key, lines in sets.items() if any(line.score == DECIDING_SCORE for line in lines)}
     results = [_result(cell, protocol, sets[protocol, name]) for protocol, name in sorted(of_subject)]
     results = [result for result in results if result.step is None or result.step in cell.steps]
     return [_with_class_scores(result, cell, sets) for result in sorted(results, key=lambda result: result.step or 0)]
 
 
-def _result(cell: Cell, protocol: str, lines: list[dict]) -> Result:
+def _result(cell: Cell, protocol: str, lines: list[ScoreLine]) -> Result:
     by_prompt: dict[str, dict[int, PairMean]] = {}
     for line in lines:
-        if line["prompt_index"] is not None:
-            by_prompt.setdefault(line["score"], {})[line["prompt_index"]] = _mean(line)
+        if line.text_number is not None:
+            by_prompt.setdefault(line.score, {})[line.text_number] = line.mean
     return Result(
         cell=cell,
         protocol=protocol,
         step=_step(cell, lines[0]),
-        totals={line["score"]: _mean(line) for line in lines if line["prompt_index"] is None and line["pairs"]},
+        totals={line.score: line.mean for line in lines if line.text_number is None and line.pairs},
         by_prompt=by_prompt,
-        prompts={line["prompt_index"]: line["prompt"] for line in lines if line["prompt_index"] is not None},
-        is_random=any(line["random_weights"] or line["random_base"] for line in lines),
+        prompts={line.text_number: line.prompt for line in lines if line.text_number is not None},
+        is_random=any(line.is_random for line in lines),
     )
 
 
-def _with_class_scores(result: Result, cell: Cell, sets: dict[tuple[str, str], list[dict]]) -> Result:
+def _with_class_scores(result: Result, cell: Cell, sets: dict[tuple[str, str], list[ScoreLine]]) -> Result:
     """Drift and PRES of the same step stand in another picture set: that of the class prompts."""
     found = {
-        line["score"]: _mean(line)
+        line.score: line.mean
         for (protocol, _), lines in sets.items()
         for line in lines
-        if protocol == result.protocol and line["score"] in CLASS_SCORES and line["prompt_index"] is None
+        if protocol == result.protocol and line.score in CLASS_SCORES and line.text_number is None
         if _step(cell, line) == result.step
     }
     return replace(result, totals=result.totals | found)
 
 
-def _step(cell: Cell, line: dict) -> int | None:
+def _step(cell: Cell, line: ScoreLine) -> int | None:
     if cell.path is not None:
         return None
-    if line["strength"] == 0:
+    if line.is_base:
         return 0
-    return line["step"] if line["step"] is not None else cell.steps[-1]
-
-
-def _mean(line: dict) -> PairMean:
-    value = float("nan") if line["value"] is None else line["value"]
-    return PairMean(value=value, pairs=line["pairs"], images=line["images"])
+    return line.step if line.step is not None else cell.steps[-1]
 
 
 def _last_step(row: Sequence[Result]) -> int | None:

@@ -1,9 +1,11 @@
 """scores.jsonl read again: a line that `delora-sd score` did not write is refused, never guessed at."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from delora_eval.scoring.measures.metrics import SCORES
+from delora_eval.scoring.measures.metrics import SCORES, PairMean
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.files.records import check_record
 from delora_sd.files.run_folder import read_lines
@@ -21,6 +23,65 @@ _OPTIONAL = {
     "base": str | None,
     "real_gap": float,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreLine:
+    """One number of scores.jsonl and what it depends on."""
+
+    set: str
+    """The image set, or the name under which the photos themselves are scored."""
+    protocol: str
+    score: str
+    value: float | None
+    """None: of no pairs."""
+    pairs: int
+    images: int
+    photos: int | None
+    subject: str | None
+    """None: pooled over several subjects."""
+    prompt: str | None
+    """None: the total over all prompts."""
+    text_number: int | None
+    """The place of the prompt's text among those an image could belong to, `prompt_index` in the file. It is no
+    `prompt_index` of images.jsonl: a benchmark prompt keeps its number when fewer were drawn."""
+    encoder: str
+    weights: str
+    """Hash of the encoder's weights."""
+    random_weights: bool
+    """The encoder was untrained."""
+    random_base: bool
+    """The model that drew the images was untrained."""
+    step: int | None
+    strength: float | None
+    base: str | None
+    threshold: float | None
+    candidates: int | None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "ScoreLine":
+        """Returns a checked record of scores.jsonl; what older files lack is None."""
+        own = {name: record.get(name) for name in cls.__dataclass_fields__}
+        return cls(**own | {"text_number": record["prompt_index"]})
+
+    @property
+    def is_random(self) -> bool:
+        """True when the number means nothing."""
+        return self.random_weights or self.random_base
+
+    @property
+    def is_base(self) -> bool:
+        """True when the base model itself drew the images."""
+        return self.strength == 0
+
+    @property
+    def mean(self) -> PairMean:
+        return PairMean(value=float("nan") if self.value is None else self.value, pairs=self.pairs, images=self.images)
+
+
+def read_score_lines(file: Path) -> list[ScoreLine]:
+    """Returns the lines of a scores.jsonl for whoever shows or compares them; Raises as `read_scores`."""
+    return [ScoreLine.of(record) for record in read_scores(file)]
 
 
 def read_scores(file: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from delora_eval.pages.tables import Table
 from delora_eval.pages.thumbnails import Thumbnail
 from delora_eval.scoring.judges.preprocessing import Preprocessing
 from delora_eval.scoring.judges.protocols import View as EncoderView
-from delora_eval.scoring.score_lines import read_scores
+from delora_eval.scoring.score_lines import ScoreLine, read_score_lines
 from delora_sd.config.load import to_yaml
 
 OPEN_TABLES = ("results", "differences", "agreement")
@@ -134,7 +134,7 @@ def _provenance(view: View) -> dict[str, str]:
             if value is not None:
                 found.setdefault(key, set()).add(str(value))
     encoders = {
-        f"weights of {line['encoder']}": line["weights"] for cell in view.cells[:1] for line in _score_lines(view, cell)
+        f"weights of {line.encoder}": line.weights for cell in view.cells[:1] for line in _score_lines(view, cell)
     }
     settings = generate_settings(view.config)
     sampling = {
@@ -144,5 +144,5 @@ def _provenance(view: View) -> dict[str, str]:
     return {key: ", ".join(sorted(values)) for key, values in found.items()} | encoders | sampling
 
 
-def _score_lines(view: View, cell: Any) -> list[dict[str, Any]]:
-    return read_scores(view.folder.run(cell).scores)
+def _score_lines(view: View, cell: Any) -> list[ScoreLine]:
+    return read_score_lines(view.folder.run(cell).scores)

@@ -9,7 +9,7 @@ from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_eval.scoring.score import REFERENCE_SET
-from delora_eval.scoring.score_lines import read_scores
+from delora_eval.scoring.score_lines import ScoreLine, read_score_lines
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.config.load import flatten
 from delora_sd.data.recorded import recognise_subject
@@ -59,7 +59,7 @@ class RunPage:
     """Events with one entry per adapted layer."""
     previews: tuple[tuple[str, tuple[Thumbnail, ...]], ...]
     """(step, pictures)."""
-    lines: list[dict[str, Any]]
+    lines: list[ScoreLine]
     """All score lines."""
     protocol: Protocol | None
     protocols: tuple[str, ...]
@@ -77,7 +77,7 @@ class RunPage:
     @property
     def is_random(self) -> bool:
         """True when the base model or an encoder was never trained."""
-        stamped = any(line["random_weights"] or line["random_base"] for line in self.lines)
+        stamped = any(line.is_random for line in self.lines)
         return stamped or bool(self.manifest.get("base", {}).get("random_weights"))
 
     @property
@@ -88,9 +88,9 @@ class RunPage:
         """Returns the real-photo value of `dino` or `clip_i` under the page's protocol."""
         return next(
             (
-                line["value"]
+                line.value
                 for line in self.lines
-                if line["set"] == REFERENCE_SET and line["score"] == f"real_{score}" and self.is_shown(line)
+                if line.set == REFERENCE_SET and line.score == f"real_{score}" and self.is_shown(line)
             ),
             None,
         )
@@ -102,8 +102,8 @@ class RunPage:
         view = self.protocol.dino if SCORES[score].encoder == "dino" else self.protocol.clip
         return SCORES[score].label_for(view.encoder)
 
-    def is_shown(self, line: dict[str, Any]) -> bool:
-        return self.protocol is not None and line["protocol"] == self.protocol.name
+    def is_shown(self, line: ScoreLine) -> bool:
+        return self.protocol is not None and line.protocol == self.protocol.name
 
 
 def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int) -> RunPage:
@@ -113,8 +113,8 @@ def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int
     run.check_version()
     config = read_run_settings(run.config)
     manifest = run.read_manifest()
-    lines = read_scores(run.scores)
-    protocols = tuple(dict.fromkeys(line["protocol"] for line in lines))
+    lines = read_score_lines(run.scores)
+    protocols = tuple(dict.fromkeys(line.protocol for line in lines))
     subject, photos, problem = _read_photos(run, config, thumbnail_px)
     events = run.read_events()
     return RunPage(

@@ -136,7 +136,7 @@ def _over_steps(page: RunPage) -> Figure | None:
 
 
 def _totals(sets: Sequence, name: str) -> list[tuple[float, float]]:
-    return sorted((view.step, view.totals[name]["value"]) for view in sets if name in view.totals)
+    return sorted((view.step, view.totals[name].value) for view in sets if name in view.totals)
 
 
 def _points(events: Sequence[dict], key: str) -> list[tuple[float, float]]:

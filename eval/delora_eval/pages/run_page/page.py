@@ -9,6 +9,7 @@ from delora_eval.pages.run_page.data import RunPage, read_run_page
 from delora_eval.pages.run_page.figures import draw_run
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_eval.scoring.score import REFERENCE_SET
+from delora_eval.scoring.score_lines import ScoreLine
 from delora_eval.settings import ReportConfig
 from delora_sd.files.run_folder import RunFolder, write_text
 
@@ -43,9 +44,9 @@ class Verdict:
     """A panel of scores that belong together: one headline, the rest below."""
 
     title: str
-    headline: dict[str, Any]
+    headline: ScoreLine
     """The line of scores.jsonl."""
-    rest: tuple[dict[str, Any], ...]
+    rest: tuple[ScoreLine, ...]
     fill: float
     marks: tuple[Mark, ...]
 
@@ -99,14 +100,14 @@ def _verdicts(page: RunPage) -> list[Verdict]:
     ]
 
 
-def _verdict(page: RunPage, title: str, totals: dict[str, dict[str, Any]], names: list[str]) -> Verdict:
+def _verdict(page: RunPage, title: str, totals: dict[str, ScoreLine], names: list[str]) -> Verdict:
     first, *others = names
     full = _full_scale(first, page)
     return Verdict(
         title=title,
         headline=totals[first],
         rest=tuple(totals[name] for name in others),
-        fill=_clamp(totals[first]["value"], full),
+        fill=_clamp(totals[first].value, full),
         marks=tuple(
             Mark(place=_clamp(mark.place, full), label=mark.label, look=mark.look) for mark in _marks(page, first)
         ),
@@ -118,7 +119,7 @@ def _marks(page: RunPage, score: str) -> list[Mark]:
     marks = []
     base = next((view for view in page.sets if view.is_base and view.names_subject and score in view.totals), None)
     if base is not None:
-        marks.append(Mark(place=base.totals[score]["value"], label="before training", look="base"))
+        marks.append(Mark(place=base.totals[score].value, label="before training", look="base"))
     ceiling = page.ceiling(score)
     if ceiling is not None:
         marks.append(Mark(place=ceiling, label=f"real photos {SCORES[score].show(ceiling)}", look="ceiling"))
@@ -144,12 +145,12 @@ def _hero(page: RunPage) -> list[tuple[Any, str]]:
     return [(row.pictures[0].thumbnail, row.prompt) for row in chosen]
 
 
-def _totals_table(page: RunPage) -> list[tuple[str, str, list[dict[str, Any]]]]:
+def _totals_table(page: RunPage) -> list[tuple[str, str, list[ScoreLine]]]:
     """Returns (title, name, totals) of every picture set and of the photos, the main set first."""
     titles = {view.name: view.title for view in page.sets}
     titles[REFERENCE_SET] = "The photos against each other: the ceiling"
     groups = {name: [] for name in titles}
     for line in page.lines:
-        if line["prompt"] is None:
-            groups.setdefault(line["set"], []).append(line)
+        if line.prompt is None:
+            groups.setdefault(line.set, []).append(line)
     return [(titles.get(name, name), name, lines) for name, lines in groups.items() if lines]

@@ -6,6 +6,7 @@ from typing import Any
 
 from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
 from delora_eval.scoring.picture_sets import Picture, PictureSet, read_shown_sets
+from delora_eval.scoring.score_lines import ScoreLine
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 
@@ -44,7 +45,7 @@ class SetView:
     step: int | None
     names_subject: bool
     sampling: dict[str, Any]
-    totals: dict[str, dict[str, Any]]
+    totals: dict[str, ScoreLine]
     """{score: its line} under the page's protocol."""
 
     @property
@@ -67,23 +68,23 @@ class SetView:
 def read_set_views(
     run: RunFolder,
     config: TrainConfig,
-    lines: list[dict[str, Any]],
+    lines: list[ScoreLine],
     protocol: Sequence[str],
     pictures_per_prompt: int,
     thumbnail_px: int,
 ) -> tuple[SetView, ...]:
     """Returns the picture sets of a run, the main set first; `protocol` is the one whose scores are shown, if any."""
-    shown = [line for line in lines if line["protocol"] in protocol]
+    shown = [line for line in lines if line.protocol in protocol]
     sets = read_shown_sets(run, subject=config.data.subject or "", identifier=config.data.identifier)
     sets.sort(key=_importance)
     sizes = [thumbnail_px] + [round(thumbnail_px * SMALL_THUMBNAIL)] * len(sets)
     return tuple(
-        _view(pictures, [line for line in shown if line["set"] == pictures.name], pictures_per_prompt, size)
+        _view(pictures, [line for line in shown if line.set == pictures.name], pictures_per_prompt, size)
         for pictures, size in zip(sets, sizes, strict=False)
     )
 
 
-def _view(pictures: PictureSet, lines: list[dict[str, Any]], pictures_per_prompt: int, thumbnail_px: int) -> SetView:
+def _view(pictures: PictureSet, lines: list[ScoreLine], pictures_per_prompt: int, thumbnail_px: int) -> SetView:
     sampling = {key: value for key, value in pictures.pictures[0].settings if key != "base"}
     return SetView(
         name=pictures.name,
@@ -96,7 +97,7 @@ def _view(pictures: PictureSet, lines: list[dict[str, Any]], pictures_per_prompt
         sampling={
             key: value for key, value in (sampling | {"adapter": pictures.adapter}).items() if value not in (None, "")
         },
-        totals={line["score"]: line for line in lines if line["prompt"] is None and line["subject"]},
+        totals={line.score: line for line in lines if line.prompt is None and line.subject},
     )
 
 
@@ -112,12 +113,12 @@ def _importance(pictures: PictureSet) -> tuple:
 
 
 def _read_rows(
-    pictures: Sequence[Picture], lines: list[dict[str, Any]], pictures_per_prompt: int, thumbnail_px: int
+    pictures: Sequence[Picture], lines: list[ScoreLine], pictures_per_prompt: int, thumbnail_px: int
 ) -> tuple[PromptRow, ...]:
     scores: dict[str, dict[str, float]] = {}
     for line in lines:
-        if line["prompt"] is not None and line["value"] is not None:
-            scores.setdefault(line["prompt"], {})[line["score"]] = line["value"]
+        if line.prompt is not None and line.value is not None:
+            scores.setdefault(line.prompt, {})[line.score] = line.value
     by_prompt: dict[tuple[int, str], list[Picture]] = {}
     for picture in pictures:
         by_prompt.setdefault((picture.prompt_index, picture.prompt), []).append(picture)
