@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from delora_sd.config.load import read_yaml
 from delora_sd.diffusion.folder_checks import check_config, check_part, check_side
+from delora_sd.diffusion.noise_schedule import NoiseSchedule, read_noise_schedule
 from delora_sd.errors import UserError
 from delora_sd.files.hashing import hash_file
 from delora_sd.files.made_from import absolute_place
@@ -21,8 +22,6 @@ SD15_ARCHITECTURE = "sd15-architecture"
 
 WEIGHT_FILES = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """Stem of each part's weight file in a diffusers folder."""
-
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 _SMALL_FILES = ("model_index.json", "scheduler/*.json", "tokenizer/*.json", "tokenizer/*.txt", "*/config.json")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -45,12 +44,18 @@ class Base:
     """Side of training and generated images: `model.size_px`, else what the base was trained at."""
     latent_side: int
     """Side of their latents."""
-    prediction_type: Literal["epsilon", "v_prediction"]
+    schedule: NoiseSchedule
+    """The noise it was trained under."""
     fingerprint: str
     """SHA-256 over every file that decides what the model computes."""
     has_random_weights: bool
     """Its pictures mean nothing, and everything made with it says so."""
     version: Literal["sd1", "sd2"]
+
+    @property
+    def prediction_type(self) -> str:
+        """What the UNet predicts: epsilon or v_prediction."""
+        return self.schedule.prediction_type
 
 
 def find_base(model: ModelConfig) -> Base:
@@ -104,10 +109,6 @@ def sd15_configs() -> dict[str, dict[str, Any]]:
 def _make_base(model: ModelConfig, folder: Path | None, configs: dict[str, dict], *, fingerprint: str) -> Base:
     unet, vae, scheduler = configs["unet"], configs["vae"], configs["scheduler"]
     _check_is_sd1_or_sd2(model.base, unet, vae)
-    prediction_type = scheduler.get("prediction_type", "epsilon")
-    if prediction_type not in PREDICTION_TYPES:
-        accepted = " or ".join(PREDICTION_TYPES)
-        raise UserError(f"model.base={model.base}: prediction_type {prediction_type}; expected {accepted}")
     is_sd2 = unet.get("use_linear_projection") or unet["cross_attention_dim"] == 1024
     size_px = _size_px(model, unet, vae)
     return Base(
@@ -115,7 +116,7 @@ def _make_base(model: ModelConfig, folder: Path | None, configs: dict[str, dict]
         folder=folder,
         size_px=size_px,
         latent_side=size_px // _vae_factor(vae),
-        prediction_type=prediction_type,
+        schedule=read_noise_schedule(scheduler, source=f"model.base={model.base}"),
         fingerprint=fingerprint,
         has_random_weights=folder is None or _is_marked_random(folder),
         version="sd2" if is_sd2 else "sd1",
@@ -194,6 +195,16 @@ def _check_is_sd1_or_sd2(name: str, unet: dict, vae: dict) -> None:
         raise UserError(
             f"model.base={name}: the UNet takes {unet.get('in_channels')} channels, the VAE gives {latent_channels}; "
             "inpainting and other special models are not supported"
+        )
+    if unet.get("out_channels", latent_channels) != latent_channels:
+        raise UserError(
+            f"model.base={name}: the UNet gives {unet['out_channels']} channels for {latent_channels}; "
+            "models that also learn their variance are not supported"
+        )
+    if unet.get("time_cond_proj_dim") is not None:
+        raise UserError(
+            f"model.base={name}: its UNet takes the guidance scale as an input (distilled, LCM); use the model it was "
+            "distilled from"
         )
 
 

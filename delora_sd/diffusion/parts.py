@@ -94,15 +94,7 @@ def load_noise_scheduler(base: Base) -> "DDPMScheduler":
     """Returns the base's noise schedule as a DDPM; training needs its `alphas_cumprod`."""
     from diffusers import DDPMScheduler
 
-    if base.folder is None:
-        return DDPMScheduler(**{k: v for k, v in sd15_configs()["scheduler"].items() if k not in _SAMPLER_ONLY})
-    folder = str(base.folder)
-    load = lambda: DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)  # noqa: E731
-    return _explain(base, "scheduler", load)
-
-
-_SAMPLER_ONLY = ("set_alpha_to_one",)
-"""Settings of PNDM that DDPM does not know."""
+    return DDPMScheduler(**base.schedule.for_diffusers())
 
 
 def _load_diffusers_part(

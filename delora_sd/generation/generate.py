@@ -22,6 +22,7 @@ from delora_sd.generation.requests import (
     write_listing,
 )
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
+from delora_sd.generation.solver import build_solver
 from delora_sd.generation.sources import find_source, hash_adapter
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import GenerateConfig
@@ -53,6 +54,7 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
     device = resolve_device()
     dtype = resolve_dtype(source.model.dtype, device)
     sampling = _sampling(config, base.size_px)
+    build_solver(base.schedule, sampling.num_inference_steps)  # refused before anything is written
     image_set = describe_set(
         source.images,
         prompts,

@@ -1,14 +1,15 @@
 """A base model in memory, ready to draw; kept from one image set to the next when asked to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from delora_sd.adapters.lowrank.quantization import quantize_linears
 from delora_sd.diffusion.cache import encode_prompts
-from delora_sd.diffusion.parts import Base, find_base, load_noise_scheduler, load_text_encoder, load_unet, load_vae
+from delora_sd.diffusion.noise_schedule import NoiseSchedule
+from delora_sd.diffusion.parts import Base, find_base, load_text_encoder, load_unet, load_vae
 from delora_sd.generation.requests import SamplingSettings
 from delora_sd.generation.sampler import Sampler
 from delora_sd.settings import ModelConfig
@@ -26,7 +27,7 @@ class LoadedModel:
     text_encoder: "CLIPTextModel"
     unet: "UNet2DConditionModel"
     vae: "AutoencoderKL"
-    scheduler_config: Mapping[str, Any]
+    schedule: NoiseSchedule
 
     def sampler(self, texts: Sequence[str], sampling: SamplingSettings) -> Sampler:
         """Returns a sampler that knows these prompts; each is encoded once."""
@@ -35,7 +36,7 @@ class LoadedModel:
         return Sampler(
             unet=self.unet,
             vae=self.vae,
-            scheduler_config=self.scheduler_config,
+            schedule=self.schedule,
             embeddings=dict(zip(distinct, embeddings, strict=True)),
             sampling=sampling,
         )
@@ -57,7 +58,7 @@ def load_model(
         text_encoder=text_encoder,
         unet=unet,
         vae=load_vae(base, device=device, dtype=dtype),
-        scheduler_config=load_noise_scheduler(base).config,
+        schedule=base.schedule,
     )
 
 

@@ -6,7 +6,7 @@ Knows no adapters: whoever calls has merged them into the UNet.
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from delora_sd.diffusion.cache import encode_prompts
 from delora_sd.diffusion.parts import Base, load_text_encoder
+from delora_sd.diffusion.noise_schedule import NoiseSchedule
 from delora_sd.errors import UserError
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
+from delora_sd.generation.solver import build_solver
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
 
 DEFAULT_BATCH = {"cpu": 8, "mps": 4, "cuda": 32, "xpu": 16}
 """Images per batch where none is asked for; what does not fit a GPU is halved."""
@@ -35,8 +37,8 @@ class Sampler:
 
     unet: "UNet2DConditionModel"
     vae: "AutoencoderKL"
-    scheduler_config: Mapping[str, Any]
-    """The base's noise schedule; sampled with DPM-Solver++ (multistep, second order)."""
+    schedule: NoiseSchedule
+    """The noise the base was trained under."""
     embeddings: Mapping[str, Float[Tensor, "tokens dim"]]
     """Of every prompt, and of the negative prompt."""
     sampling: SamplingSettings
@@ -52,42 +54,26 @@ def embed_texts(
     )
 
 
+@torch.no_grad()
 def sample_images(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-    """Returns one picture per (text, seed), drawn in one batch with classifier-free guidance."""
-    unet, sampling, pipeline = sampler.unet, sampler.sampling, build_pipeline(sampler)
-    side = sampling.size_px // pipeline.vae_scale_factor
-    noise = initial_latents(seeds, (unet.config.in_channels, side, side))
-    embeddings = torch.stack([sampler.embeddings[text] for text in texts]).to(unet.device, unet.dtype)
-    negative = sampler.embeddings[sampling.negative_prompt].to(unet.device, unet.dtype)
-    latents = pipeline(
-        prompt_embeds=embeddings,
-        negative_prompt_embeds=negative.expand_as(embeddings),
-        latents=noise.to(unet.device, unet.dtype),
-        num_inference_steps=sampling.num_inference_steps,
-        guidance_scale=sampling.guidance,
-        height=sampling.size_px,
-        width=sampling.size_px,
-        output_type="latent",
-    ).images
+    """Returns one picture per (text, seed), drawn in one batch with classifier-free guidance (Ho & Salimans 2022)."""
+    unet, sampling = sampler.unet, sampler.sampling
+    side = sampling.size_px // 2 ** (len(sampler.vae.config.block_out_channels) - 1)
+    latents = initial_latents(seeds, (unet.config.in_channels, side, side)).to(unet.device, unet.dtype)
+    conditions = torch.stack([sampler.embeddings[text] for text in texts]).to(unet.device, unet.dtype)
+    is_guided = sampling.guidance > 1
+    if is_guided:
+        negative = sampler.embeddings[sampling.negative_prompt].to(unet.device, unet.dtype)
+        conditions = torch.cat([negative.expand_as(conditions), conditions])
+    solver = build_solver(sampler.schedule, sampling.num_inference_steps, device=unet.device)
+    for timestep in solver.timesteps:
+        inputs = torch.cat([latents, latents]) if is_guided else latents
+        prediction = unet(inputs, timestep, encoder_hidden_states=conditions, return_dict=False)[0]
+        if is_guided:
+            away, towards = prediction.chunk(2)
+            prediction = away + sampling.guidance * (towards - away)
+        latents = solver.step(prediction, timestep, latents, return_dict=False)[0]
     return _decode(sampler.vae, latents)
-
-
-def build_pipeline(sampler: Sampler) -> "StableDiffusionPipeline":
-    """Returns the sampler's parts as diffusers' pipeline; captions go in as embeddings."""
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline(
-        unet=sampler.unet,
-        vae=sampler.vae,
-        scheduler=DPMSolverMultistepScheduler.from_config(sampler.scheduler_config),
-        text_encoder=None,
-        tokenizer=None,
-        safety_checker=None,  # it blackens pictures and would falsify scores; the base's licence still applies
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def initial_latents(seeds: Sequence[int], shape: tuple[int, ...]) -> Float[Tensor, "images channels height width"]:

@@ -12,9 +12,9 @@ from torch import nn
 
 from delora_sd.adapters.attach import Attached, is_packable
 from delora_sd.adapters.lowrank.pack import detach
-from delora_sd.diffusion.parts import load_noise_scheduler, load_unet, load_vae
+from delora_sd.diffusion.parts import load_unet, load_vae
 from delora_sd.generation.requests import SamplingSettings
-from delora_sd.generation.sampler import Sampler, build_pipeline, sample_images
+from delora_sd.generation.sampler import Sampler, sample_images
 from delora_sd.training.batches import CellData
 from delora_sd.training.plan import Plan
 
@@ -62,7 +62,7 @@ def _sampler(plan: Plan, unet: nn.Module, vae: nn.Module, cell: CellData) -> Sam
     return Sampler(
         unet=unet,
         vae=vae,
-        scheduler_config=load_noise_scheduler(plan.base).config,
+        schedule=plan.base.schedule,
         embeddings={_CAPTION: cell.instance_embedding},
         sampling=sampling,
     )
@@ -98,9 +98,20 @@ def _measure(sampler: Sampler, file: Path, ours: np.ndarray) -> float | None:
 @contextmanager
 def _loaded_by_diffusers(sampler: Sampler, file: Path) -> Iterator[None]:
     """Inside, the UNet is as a user of diffusers has it."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
     from diffusers.utils import logging
 
-    pipeline, verbosity = build_pipeline(sampler), logging.get_verbosity()
+    pipeline = StableDiffusionPipeline(
+        unet=sampler.unet,
+        vae=sampler.vae,
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),  # not used: the pipeline only loads
+        text_encoder=None,
+        tokenizer=None,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would remark that the text encoder has no LoRA
     try:
         pipeline.load_lora_weights(str(file.parent), weight_name=file.name, local_files_only=True, use_safetensors=True)

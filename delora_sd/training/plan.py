@@ -11,6 +11,8 @@ from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.parts import load_unet, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
+from delora_sd.generation.class_images import NUM_INFERENCE_STEPS as CLASS_IMAGE_STEPS
+from delora_sd.generation.solver import build_solver
 from delora_sd.settings import TrainConfig
 from delora_sd.training.door import check_pack, check_prompts
 from delora_sd.training.identity import load_same_subject, recognise_base
@@ -39,6 +41,8 @@ def make_plan(runs: list[RunFolder], configs: list[TrainConfig]) -> Plan:
     base = find_base(model)
     for run, config in zip(runs, configs, strict=True):
         recognise_base(run, config, base)
+    for steps in (CLASS_IMAGE_STEPS, configs[0].preview.num_inference_steps):
+        build_solver(base.schedule, steps)
     shapes = load_unet(base, device="meta", dtype=torch.float32)
     for config in configs:
         check_layers(config.adapter, shapes)

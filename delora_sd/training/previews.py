@@ -7,7 +7,7 @@ from torch import nn
 
 from delora_sd.data.prompts import render_prompt
 from delora_sd.data.subjects import Subject
-from delora_sd.diffusion.parts import load_noise_scheduler, load_vae
+from delora_sd.diffusion.parts import load_vae
 from delora_sd.generation.pictures import write_picture
 from delora_sd.generation.requests import SamplingSettings, slug
 from delora_sd.generation.sampler import Sampler, embed_texts, sample_images
@@ -32,7 +32,7 @@ def preview_renderer(plan: Plan, unet: nn.Module, pack: nn.Module) -> Callable[[
         sampler = Sampler(
             unet=unet,
             vae=load_vae(base, device=device, dtype=dtype),
-            scheduler_config=load_noise_scheduler(base).config,
+            schedule=base.schedule,
             embeddings=embeddings,
             sampling=settings[index],
         )

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 
 from delora_sd.data.prompts import load_prompts
 from delora_sd.diffusion.parts import Base, find_base, resolve_device, resolve_dtype
@@ -24,6 +24,7 @@ from delora_sd.generation.model import LoadedModel, load_model
 from delora_sd.generation.pictures import PictureWriter
 from delora_sd.generation.requests import SamplingSettings, plan_requests
 from delora_sd.generation.sampler import render_images
+from delora_sd.generation.solver import build_solver
 from delora_sd.settings import ModelConfig
 from delora_sd.training.manifest import device_name
 
@@ -73,7 +74,7 @@ def draw_with_diffusers(
         vae=model.vae,
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
-        scheduler=DPMSolverMultistepScheduler.from_config(model.scheduler_config),
+        scheduler=build_solver(model.schedule, num_steps),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

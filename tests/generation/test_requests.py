@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from delora_sd.data.prompts import Prompt
 from delora_sd.diffusion.bases import Base
+from delora_sd.diffusion.noise_schedule import read_noise_schedule
 from delora_sd.files.run_folder import append_line, read_lines
 from delora_sd.generation.requests import (
     SamplingSettings,
@@ -24,7 +25,7 @@ BASE = Base(
     folder=None,
     size_px=32,
     latent_side=8,
-    prediction_type="epsilon",
+    schedule=read_noise_schedule({}, source="tiny"),
     fingerprint="f00",
     has_random_weights=True,
     version="sd1",

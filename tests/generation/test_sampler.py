@@ -1,5 +1,6 @@
 """A picture depends on weights, prompt and seed: not on its batch, not on its neighbours."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +9,16 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from delora_sd.data.prompts import Prompt
+from delora_sd.diffusion.noise_schedule import read_noise_schedule
 from delora_sd.diffusion.parts import find_base
 from delora_sd.errors import UserError
 from delora_sd.generation import sampler as sampler_module
 from delora_sd.generation.model import load_model
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
 from delora_sd.generation.sampler import Sampler, initial_latents, render_images, sample_images
+from delora_sd.generation.solver import build_solver
 from delora_sd.settings import ModelConfig
-from make_tiny_sd import write_tiny_sd
+from make_tiny_sd import SCHEDULER, write_tiny_sd
 
 TEXTS = [f"a photo of qwe dog number {i}" for i in range(14)]
 SEEDS = [3 * i for i in range(14)]
@@ -69,6 +72,63 @@ def test_pictures_differ_by_prompt_and_by_seed(sampler: Sampler):
     a, b, c = _pixels(sample_images(sampler, [TEXTS[0], TEXTS[0], TEXTS[5]], [0, 1, 0]))
     assert np.abs(a - b).max() > 20
     assert np.abs(a - c).max() > 1
+
+
+FOREIGN_SOLVERS = {
+    "deis": {"_class_name": "DEISMultistepScheduler", "algorithm_type": "deis", "solver_type": "logrho"},
+    "sde": {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+    "older_dpm": {"_class_name": "DPMSolverSinglestepScheduler", "algorithm_type": "dpmsolver"},
+    "karras": {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 5.0},
+    "ancestral": {"_class_name": "EulerAncestralDiscreteScheduler"},
+    "unipc": {"_class_name": "UniPCMultistepScheduler", "solver_type": "bh2", "thresholding": True},
+    "lcm": {"_class_name": "LCMScheduler", "clip_sample": True, "original_inference_steps": 4},
+    "no_final_zero": {"_class_name": "DPMSolverMultistepScheduler", "final_sigmas_type": "sigma_min"},
+    "learned": {"_class_name": "DDPMScheduler", "variance_type": "learned_range", "thresholding": True},
+}
+"""What fine-tunes ship in their scheduler/; the noise schedule is the same for all."""
+
+
+@pytest.mark.parametrize("solver", FOREIGN_SOLVERS)
+def test_whatever_solver_a_base_brings_along_the_picture_is_the_same(
+    solver: str, sampler: Sampler, one_by_one: np.ndarray
+):
+    file = {**SCHEDULER, "_class_name": "PNDMScheduler", **FOREIGN_SOLVERS[solver]}
+    theirs = replace(sampler, schedule=read_noise_schedule(file, source="x"))
+    assert (_pixels(sample_images(theirs, TEXTS[:1], SEEDS[:1])) == one_by_one[:1]).all()
+
+
+OTHER_NOISE = {
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "linear": {"beta_schedule": "linear"},
+    "zero_snr": {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+    "zero_snr_v": {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"},
+    "leading": {"timestep_spacing": "leading", "steps_offset": 0},
+    "own_betas": {"trained_betas": [0.001 + 0.0001 * i for i in range(100)], "num_train_timesteps": 100},
+}
+
+
+@pytest.mark.parametrize("noise", OTHER_NOISE)
+def test_every_noise_schedule_is_drawn_the_same_call_after_call_and_in_any_batch(noise: str, sampler: Sampler):
+    other = replace(sampler, schedule=read_noise_schedule(SCHEDULER | OTHER_NOISE[noise], source="x"))
+    together = _pixels(sample_images(other, TEXTS[:3], SEEDS[:3]))
+    assert (_pixels(sample_images(other, TEXTS[:3], SEEDS[:3])) == together).all()
+    assert np.abs(_pixels(sample_images(other, TEXTS[1:2], SEEDS[1:2])) - together[1:2]).max() <= 1
+    assert together.min() < together.max(), "not one colour, as of numbers that are not finite"
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 25, 30, 50, 100])
+def test_usual_numbers_of_steps_are_drawn_under_every_spacing(spacing: str, num_steps: int):
+    schedule = read_noise_schedule(SCHEDULER | {"timestep_spacing": spacing}, source="x")
+    assert len(build_solver(schedule, num_steps).timesteps) == num_steps
+
+
+@pytest.mark.parametrize(
+    ("noise", "num_steps"), [({}, 1000), ({"timestep_spacing": "leading"}, 1000), ({"num_train_timesteps": 20}, 25)]
+)
+def test_more_steps_than_the_schedule_holds_are_refused(noise: dict, num_steps: int):
+    with pytest.raises(UserError, match=rf"num_inference_steps={num_steps}: too many .* use fewer"):
+        build_solver(read_noise_schedule(SCHEDULER | noise, source="x"), num_steps)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])

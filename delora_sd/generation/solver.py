@@ -1,0 +1,58 @@
+"""Which solver draws: DPM-Solver++ (Lu et al. 2022), multistep, second order, the same for every base."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from delora_sd.diffusion.noise_schedule import NoiseSchedule
+from delora_sd.errors import UserError
+
+if TYPE_CHECKING:
+    from diffusers import DPMSolverMultistepScheduler
+
+LOWEST_LOG_SNR = -5.1
+"""Where a model that predicts the noise starts, at the latest: lambda = log(alpha / sigma). Below, dividing by alpha blows
+its errors up a thousand times (cosine schedules, zero-SNR); Stable Diffusion's own schedule ends at -2.7."""
+
+
+def build_solver(
+    schedule: NoiseSchedule, num_steps: int, *, device: torch.device | str = "cpu"
+) -> "DPMSolverMultistepScheduler":
+    """Returns the solver, its timesteps set. Every option that a base might bring along is ours.
+
+    Raises:
+        UserError: more steps than the schedule holds under its spacing.
+    """
+    from diffusers import DPMSolverMultistepScheduler
+
+    solver = DPMSolverMultistepScheduler(
+        **schedule.for_diffusers(),
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        solver_type="midpoint",
+        lower_order_final=True,
+        euler_at_final=False,
+        final_sigmas_type="zero",
+        lambda_min_clipped=LOWEST_LOG_SNR if schedule.prediction_type == "epsilon" else -float("inf"),
+        thresholding=False,
+        use_karras_sigmas=False,
+        use_exponential_sigmas=False,
+        use_beta_sigmas=False,
+        use_lu_lambdas=False,
+        use_flow_sigmas=False,
+    )
+    solver.set_timesteps(num_steps, device=device)
+    _check_timesteps(solver.timesteps.tolist(), schedule, num_steps)
+    return solver
+
+
+def _check_timesteps(timesteps: list[int], schedule: NoiseSchedule, num_steps: int) -> None:
+    """A timestep twice is a division by zero, one outside the schedule was never trained."""
+    is_descending = all(before > after for before, after in zip(timesteps, timesteps[1:], strict=False))
+    is_inside = 0 <= timesteps[-1] and timesteps[0] < schedule.num_train_timesteps
+    if not (is_descending and is_inside and len(timesteps) == num_steps):
+        raise UserError(
+            f"num_inference_steps={num_steps}: too many for the base's schedule of {schedule.num_train_timesteps} steps "
+            f"(timestep_spacing {schedule.timestep_spacing}, steps_offset {schedule.steps_offset}); "
+            "use fewer, 25 are usual"
+        )
