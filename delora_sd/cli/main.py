@@ -6,6 +6,7 @@ Exit code 0: done. 2: the user can fix it (one line says how). 1: our mistake (-
 """
 
 import errno
+import logging
 import os
 import re
 import sys
@@ -23,6 +24,8 @@ from delora_sd.config.words import accepted
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.signals import Stopped, stopping_at_once
 
+OUR_PACKAGES = ("delora_sd", "delora_eval")
+
 FLAGS = ("--help", "-h", "--dry-run", "--debug", "--version")
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -35,7 +38,11 @@ _SETTING = re.compile(r"\w+(\.[^=]*)?=")
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    warnings.showwarning = _show_warning
+    if "--debug" not in arguments:
+        warnings.showwarning = _show_our_warning
+        _silence_other_packages()
+    else:
+        warnings.showwarning = _show_warning
     try:
         with stopping_at_once():
             _dispatch(arguments)
@@ -167,3 +174,23 @@ def _help(name: str, command: Command) -> str:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     _complain(f"warning: {message}")
+
+
+def _show_our_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Shows what our own code warns of; what packages tell each other is for --debug.
+
+    Who warned is read from the stack: the file a warning names may be a decorator's.
+    """
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") == "warnings":
+        frame = frame.f_back
+    if frame is None or str(frame.f_globals.get("__name__")).partition(".")[0] in OUR_PACKAGES:
+        _show_warning(message)
+
+
+def _silence_other_packages() -> None:
+    """Their loggers speak when they are imported, before every command: errors only."""
+    for variable in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
+        os.environ.setdefault(variable, "error")
+    for logger in ("torch.utils._pytree", "torchao"):
+        logging.getLogger(logger).setLevel(logging.ERROR)

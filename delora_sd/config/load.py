@@ -6,6 +6,7 @@ A typo is an error that names the nearest key; a wrong type says what was found 
 import ast
 import inspect
 import itertools
+import re
 import textwrap
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 import yaml
 
 from delora_sd.config.overlay import Config, find_hint, with_settings
-from delora_sd.config.words import Word, is_text, natural, reads_as_nothing
+from delora_sd.config.words import Word, is_text, is_text_list, natural, reads_as_nothing
 from delora_sd.errors import UserError
+from delora_sd.text_files import read_text
 
 MAX_YAML_BYTES = 200_000
 """No settings file is this large; a larger one is a mistake or an attack: the YAML library reads 60 kB a second."""
@@ -105,7 +107,7 @@ def _read_words(file: str | Path) -> Any:
         size = path.stat().st_size
         if size > MAX_YAML_BYTES:
             raise UserError(f"{path}: {size} bytes is no settings file (at most {MAX_YAML_BYTES})")
-        return _parse_yaml(path.read_text(encoding="utf-8"))
+        return _parse_yaml(read_text(path))
     except FileNotFoundError:
         raise UserError(f"settings file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -156,14 +158,58 @@ def _parse_override(text: str, schema: type) -> dict[str, Any]:
     if not separator or not key:
         raise UserError(f"'{text}' is neither a .yaml file nor key=value")
     value = value.strip()
-    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-    is_flow = value[:1] in ("[", "{") and not is_text(find_hint(schema, tuple(key.split("."))))
-    if not (is_quoted or is_flow):
+    hint = find_hint(schema, tuple(key.split(".")))
+    if is_text(hint):
+        return {key: _typed_text(value)}
+    if is_text_list(hint):
+        return {key: _typed_texts(value)}
+    if value[:1] not in ("[", "{") and not _is_quoted(value):
         return {key: Word(value)}
     try:
         return {key: _parse_yaml(value)}
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"'{text}': the value is not valid YAML ({_where(error)}); quote it") from None
+
+
+def _typed_text(value: str) -> str:
+    """Returns the text as typed; quotes around all of it are YAML's."""
+    parsed = _try_yaml(value) if _is_quoted(value) else None
+    return parsed if isinstance(parsed, str) else Word(value)
+
+
+def _typed_texts(value: str) -> str | list[str]:
+    """Returns a list when brackets enclose the whole; a prompt may begin with a bracket, a brace or a quote.
+
+    What YAML cannot read as plain items, `[a {identifier} dog, a cat]`, is parted at its commas.
+    """
+    if not _is_enclosed(value):
+        return _typed_text(value)
+    items = _try_yaml(value)
+    if isinstance(items, list) and all(isinstance(item, str) for item in items):
+        return items
+    return [_typed_text(item.strip()) for item in _ITEM.findall(value[1:-1]) if item.strip()]
+
+
+_ITEM = re.compile(r"""\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')\s*(?=,|$)|[^,]+""")
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+
+
+def _is_enclosed(value: str) -> bool:
+    """True when the first bracket is closed by the last character: not so in `[wide] a dog [blurred]`."""
+    if not (value.startswith("[") and value.endswith("]")):
+        return False
+    depths = itertools.accumulate((character == "[") - (character == "]") for character in value)
+    return all(depth > 0 for depth in list(depths)[:-1])
+
+
+def _try_yaml(value: str) -> Any:
+    try:
+        return _parse_yaml(value)
+    except (yaml.YAMLError, RecursionError):
+        return None
 
 
 class _Dumper(yaml.SafeDumper):
@@ -197,8 +243,14 @@ def _show_default(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return "[" + ", ".join(map(str, value)) + "]"
+        return "[" + ", ".join(_show_item(item) for item in value) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _show_item(item: Any) -> str:
+    """As it can be typed: quoted where a comma would part it."""
+    text = str(item)
+    return f'"{text}"' if "," in text and '"' not in text else text
 
 
 def _where(error: Exception) -> str:

@@ -77,6 +77,13 @@ def is_text(hint: Any) -> bool:
     return hint is str or get_origin(hint) is Literal
 
 
+def is_text_list(hint: Any) -> bool:
+    """True when the setting is a list of texts, such as prompts."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return all(arm is types.NoneType or is_text_list(arm) for arm in get_args(hint))
+    return get_origin(hint) in (tuple, list) and all(arm is Ellipsis or is_text(arm) for arm in get_args(hint))
+
+
 def accepted(hint: Any) -> str:
     """Returns in words what a setting accepts, such as "whole number" or "column | frobenius | none"."""
     origin, arms = get_origin(hint), get_args(hint)

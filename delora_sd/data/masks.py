@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from delora_sd.data.photos import PHOTO_SUFFIXES, open_alpha, open_photo
+from delora_sd.data.photo_files import is_of_the_system, is_photo
+from delora_sd.data.photos import open_alpha, open_photo
 from delora_sd.errors import UserError, nearest_name
 
 MASK_FOLDER = "masks"
@@ -91,9 +92,9 @@ def _masks_of(photo: Path, folder: Path | None) -> Path:
 
 def _check_names(masks: Path, photos: Path) -> None:
     """Every mask belongs to one photo: a misnamed one would silently leave its photo without."""
-    stems = [path.stem for path in photos.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES]
+    stems = [path.stem for path in photos.iterdir() if is_photo(path)]
     for file in sorted(masks.iterdir()):
-        if file.name.startswith(".") or file.suffix.lower() not in PHOTO_SUFFIXES:
+        if is_of_the_system(file) or not is_photo(file):
             continue
         if file.suffix != ".png":
             raise UserError(f"{file}: masks are .png, found {file.suffix}; save it as {file.stem}.png")

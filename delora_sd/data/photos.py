@@ -7,11 +7,13 @@ import io
 import threading
 import warnings
 from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, features
 
 from delora_sd.errors import UserError
 
@@ -19,15 +21,17 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MAX_PHOTO_PIXELS = 178_000_000
 """Width x height above which a photo is refused before it is decoded (13,340 px square, 0.5 GB of RGB):
 a few bytes can claim any size. Just under Pillow's own hard limit."""
 MIN_SIDE_PX = 16
 """A photo with a shorter side shows nothing."""
 
-_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP")
-"""Only these decoders run, whatever the file's name says. JPEG includes MPO, the two-picture JPEG of some phones."""
+_PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+"""Only these decoders run, whatever the file's name says, and AVIF's and HEIC's where they are installed. JPEG includes
+MPO, the two-picture JPEG of some phones."""
+
+HEIC_ADVICE = "`pip install delora_sd[heic]` reads it, or save it as .jpg"
 
 _OPENING = threading.Lock()
 """`warnings.catch_warnings` is not thread-safe and photos are opened in parallel."""
@@ -37,10 +41,11 @@ def open_photo(path: Path) -> Image.Image:
     """Returns the photo as a viewer shows it: RGB, 8 bit, upright (EXIF), on white, in sRGB.
 
     Raises:
-        UserError: not a readable .jpg, .png or .webp still picture, or too many or too few pixels.
+        UserError: not a readable still photo of a kind we know, or too many or too few pixels.
     """
     with _open_header(path) as image:
         _check_size(path, image)
+        _check_pixels(path, image)
         try:
             upright = ImageOps.exif_transpose(image)
             return _to_rgb(upright)
@@ -65,6 +70,11 @@ def open_alpha(path: Path) -> Image.Image | None:
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
             raise UserError(f"{path}: the photo is damaged or cut off ({error}); copy it again") from None
     return alpha if alpha.getextrema()[0] < 255 else None
+
+
+def can_read_heic() -> bool:
+    """True when the decoder of the iPhone's photos is installed."""
+    return find_spec("pillow_heif") is not None
 
 
 def load_photos(paths: Sequence[Path], size_px: int) -> "Float[Tensor, 'photos 3 size size']":
@@ -113,19 +123,42 @@ def _open_header(path: Path) -> Image.Image:
     try:
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path, formats=_PILLOW_FORMATS)
+            return Image.open(path, formats=_decoders())
     except Image.DecompressionBombError:
         raise UserError(f"{path}: {_too_large('its size')}") from None
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception:  # Pillow's parsers raise nearly anything on damaged bytes
-        raise UserError(f"{path}: not a readable photo ({_describe(path)}); expected a JPEG, PNG or WebP") from None
+        raise UserError(
+            f"{path}: not a readable photo ({_describe(path)}); expected a JPEG, PNG, WebP, BMP, TIFF or AVIF"
+        ) from None
+
+
+@cache
+def _decoders() -> tuple[str, ...]:
+    """Returns the names of the decoders that may run, among those that are installed."""
+    if can_read_heic():
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    return (
+        *_PILLOW_FORMATS,
+        *(("AVIF",) if features.check("avif") else ()),
+        *(("HEIF",) if can_read_heic() else ()),
+    )
+
+
+def _check_pixels(path: Path, image: Image.Image) -> None:
+    """Refuses several pictures in one file, and numbers whose white nobody knows."""
+    num_frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP", "AVIF", "TIFF") else 1
+    if num_frames > 1:
+        kind = f"a document of {num_frames} pages" if image.format == "TIFF" else f"an animation of {num_frames} frames"
+        raise UserError(f"{path}: {kind}; save the one {kind.split()[-1][:-1]} you want as .png")
+    if image.format == "TIFF" and image.mode in ("I", "F"):
+        raise UserError(f"{path}: a TIFF of 32-bit or signed numbers; save it with 8 or 16 bits per channel")
 
 
 def _check_size(path: Path, image: Image.Image) -> None:
-    num_frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP") else 1
-    if num_frames > 1:
-        raise UserError(f"{path}: an animation of {num_frames} frames; save the one frame you want as .png")
     if image.width * image.height > MAX_PHOTO_PIXELS:
         raise UserError(f"{path}: {_too_large(f'{image.width} x {image.height} px')}")
     if min(image.size) < MIN_SIDE_PX:
@@ -139,22 +172,34 @@ def _too_large(found: str) -> str:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit gray: Pillow would clip it at 255
         image = Image.fromarray((np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return _to_srgb(image)
+    if not image.has_transparency_data:
+        return _to_srgb(image)
+    rgba = image.convert("RGBA")
+    opaque = rgba.convert("L" if image.mode in ("LA", "La") else "RGB")
+    opaque.info["icc_profile"] = image.info.get("icc_profile")
+    colours = _to_srgb(opaque)
+    colours.putalpha(rgba.getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), colours).convert("RGB")
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
     """Applies the embedded colour profile, as viewers do: phones write Display P3, scanners CMYK."""
     profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK"):
+    if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            mode = _PROFILE_MODES.get(source.profile.xcolor_space.strip())
+            if mode and (mode == image.mode or image.mode in _WITHOUT_OWN_COLOURS.get(mode, ())):
+                pixels = image if mode == image.mode else image.convert(mode)
+                return ImageCms.profileToProfile(pixels, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (OSError, ImageCms.PyCMSError):
             pass  # a broken profile is no reason to refuse the photo; viewers ignore it too
     return image.convert("RGB")
+
+
+_PROFILE_MODES = {"RGB": "RGB", "CMYK": "CMYK", "GRAY": "L"}
+_WITHOUT_OWN_COLOURS = {"RGB": ("P", "L", "1", "YCbCr"), "L": ("1",)}
+"""{mode of a profile: modes that become it without a loss}; any other profile does not belong to its picture."""
 
 
 def _describe(path: Path) -> str:
@@ -165,10 +210,19 @@ def _describe(path: Path) -> str:
         return "the file is empty"
     brand = head[8:12]
     if head[4:8] == b"ftyp":
-        return "it is a HEIC or AVIF picture" if brand[:2] in (b"he", b"mi", b"ms", b"av") else "it is a video"
+        return _describe_container(brand)
     if head.startswith(b"\x1aE\xdf\xa3") or (head.startswith(b"RIFF") and brand == b"AVI "):
         return "it is a video"
-    if head.startswith((b"GIF8", b"BM", b"II*\0", b"MM\0*")):
-        return "it is a GIF, BMP or TIFF picture"
+    if head.startswith(b"GIF8"):
+        return "it is a GIF picture"
     is_text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
     return "it is a text file" if is_text else "its contents are damaged or of another kind"
+
+
+def _describe_container(brand: bytes) -> str:
+    """HEIC, AVIF and videos are boxes of one kind, told apart by a brand."""
+    if brand[:2] == b"av":
+        return "it is an AVIF photo, damaged or for a newer Pillow"
+    if brand[:2] in (b"he", b"mi", b"ms"):
+        return "it is a HEIC photo, but a damaged one" if can_read_heic() else f"it is a HEIC photo; {HEIC_ADVICE}"
+    return "it is a video"

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from delora_sd.data.subjects import dreambooth
 from delora_sd.errors import UserError, nearest_name
+from delora_sd.text_files import first_control_character, lines_of, read_text
 
 PLACEHOLDERS = ("identifier", "class_word")
 MAX_PROMPT_FILE_BYTES = 1_000_000
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_BREAKS = re.compile(r"[\t\r\n]+")
+"""Tabs and line breaks are spaces to every tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +38,11 @@ def render_prompt(template: str, *, identifier: str, class_word: str | None) -> 
             raise UserError(f"prompt '{_show(template)}': unknown placeholder {{{name}}}{_nearest(name)}")
         if name == "class_word" and class_word is None:
             raise UserError(f"prompt '{_show(template)}' needs data.class_word: what the subject is, such as dog")
-    text = template.replace("{identifier}", identifier).replace("{class_word}", class_word or "").strip()
+    text = template.replace("{identifier}", identifier).replace("{class_word}", class_word or "")
+    text = _BREAKS.sub(" ", text).strip()
     if not text:
         raise UserError("a prompt is empty; write what the picture should show")
-    control = next((character for character in text if not character.isprintable()), None)
+    control = first_control_character(text)
     if control is not None:
         raise UserError(f"prompt '{_show(text)}': control character {control!r} is not accepted; remove it")
     return text
@@ -103,11 +107,11 @@ def _read_templates(file: Path) -> list[str]:
             raise UserError(f"prompt file {file}: is not a file but a folder or a device")
         if file.stat().st_size > MAX_PROMPT_FILE_BYTES:
             raise UserError(f"prompt file {file}: more than {MAX_PROMPT_FILE_BYTES} bytes is no list of prompts")
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = lines_of(read_text(file))
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        reason = getattr(error, "strerror", None) or "not UTF-8 text (nor UTF-16 with its mark)"
         raise UserError(f"prompt file {file}: {reason}") from None
-    templates = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    templates = [line for line in lines if not line.startswith("#")]
     if not templates:
         raise UserError(f"prompt file {file}: no prompts in it; expected one per line")
     return templates

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from delora_sd.config.load import read_yaml
-from delora_sd.data.photos import PHOTO_SUFFIXES, open_photo
+from delora_sd.data.photo_files import find_photos, list_files
+from delora_sd.data.photos import open_photo
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.settings import DataConfig
+from delora_sd.text_files import first_control_character, lines_of, read_text
 
 MINIATURE = "miniature"
 """`data.dataset=miniature` is the bundled dataset."""
@@ -19,7 +21,6 @@ MINIATURE = "miniature"
 CLASSES_FILE = "classes.csv"
 """Optional list of a dataset's subjects (columns subject_name,class); without it the names are DreamBooth's."""
 
-_VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 _FETCH = (
     "bring the dataset with `python scripts/prepare/fetch_dreambooth.py`, or own photos: data.photos, data.class_word"
 )
@@ -84,27 +85,6 @@ def present_subjects(dataset: str) -> tuple[str, ...]:
     return tuple(name for name in subject_names(dataset) if (folder / name).is_dir())
 
 
-def find_photos(folder: Path) -> tuple[Path, ...]:
-    """Returns the folder's photos, sorted by name; hidden files are left alone.
-
-    Raises:
-        UserError: the folder cannot be read or holds no photos.
-    """
-    try:
-        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except NotADirectoryError:
-        raise UserError(f"{folder}: expected a folder of photos, found {_kind_of_file(folder)}") from None
-    except OSError as error:
-        raise UserError(f"photo folder {folder}: {error.strerror or error}") from None
-    photos = tuple(path for path in files if path.suffix.lower() in PHOTO_SUFFIXES)
-    if not photos:
-        raise UserError(f"no photos in {folder}: expected .jpg, .png or .webp, found {_count_kinds(files)}")
-    for photo in photos:
-        if not photo.is_file():
-            raise UserError(f"{photo}: not a file (a folder, or a link that leads nowhere); remove it")
-    return photos
-
-
 def is_live_class(class_word: str) -> bool:
     """Returns whether a class word names an animal or a person; of several words the last counts (`corgi dog`)."""
     words = class_word.lower()
@@ -142,12 +122,12 @@ def _own_photos(config: DataConfig) -> tuple[Path, str]:
     folder = Path(config.photos).expanduser()
     if not config.class_word or not config.class_word.strip():
         raise UserError(f"data.class_word is missing: say what the subject in {folder} is, such as dog, backpack, toy")
-    find_photos(folder)  # before resolve(), which does not explain a loop of links
+    list_files(folder)  # before resolve(), which does not explain a loop of links
     return folder.resolve(), _check_class_word(config.class_word)
 
 
 def _check_class_word(class_word: str) -> str:
-    if not class_word.strip() or not class_word.isprintable() or set(class_word) & set("{}"):
+    if not class_word.strip() or first_control_character(class_word) or set(class_word) & set("{}"):
         raise UserError(f"data.class_word={class_word!r}: expected plain words, such as dog")
     return class_word.strip()
 
@@ -171,8 +151,7 @@ def _class_words(dataset: Path) -> dict[str, str]:
             raise UserError(f"data.dataset={dataset}: no DreamBooth subject and no {CLASSES_FILE} in it; {_FETCH}")
         return dreambooth()["subjects"]
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = list(csv.DictReader(lines))
+        rows = list(csv.DictReader(lines_of(read_text(file))))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{file}: cannot be read ({error}); expected text with the columns subject_name,class"
@@ -193,17 +172,3 @@ def is_plain_name(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return bool(name) and name not in (".", "..") and not set(name) & set("/\\\0")
-
-
-def _kind_of_file(path: Path) -> str:
-    if path.suffix.lower() in _VIDEO_SUFFIXES:
-        return "a video; save 4 to 6 of its frames as .jpg in a folder"
-    return f"a {path.suffix or 'plain'} file"
-
-
-def _count_kinds(files: list[Path]) -> str:
-    """Returns `3 .heic, 1 .mp4`, most frequent first."""
-    kinds = Counter("folder(s)" if path.is_dir() else path.suffix.lower() or "no extension" for path in files)
-    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "nothing"
-    videos = any(path.suffix.lower() in _VIDEO_SUFFIXES for path in files)
-    return f"{found}; save 4 to 6 frames of the video as .jpg" if videos else found

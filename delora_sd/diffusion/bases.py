@@ -16,6 +16,7 @@ from delora_sd.errors import UserError
 from delora_sd.files.hashing import hash_file
 from delora_sd.files.made_from import absolute_place
 from delora_sd.settings import ModelConfig
+from delora_sd.text_files import read_json_text
 
 MINIATURE = "miniature"
 SD15_ARCHITECTURE = "sd15-architecture"
@@ -44,6 +45,8 @@ class Base:
     """Side of training and generated images: `model.size_px`, else what the base was trained at."""
     latent_side: int
     """Side of their latents."""
+    num_text_tokens: int
+    """Longest prompt the text encoder reads, start and end marks included."""
     schedule: NoiseSchedule
     """The noise it was trained under."""
     fingerprint: str
@@ -87,7 +90,7 @@ def weights_variant(folder: Path, part: str) -> str | None:
     stem = WEIGHT_FILES[part]
     for variant, names in (
         (None, (f"{stem}.safetensors", f"{stem}.safetensors.index.json")),
-        ("fp16", (f"{stem}.fp16.safetensors",)),
+        ("fp16", (f"{stem}.fp16.safetensors", f"{stem}.safetensors.index.fp16.json")),
     ):
         if any((folder / part / name).is_file() for name in names):
             return variant
@@ -116,6 +119,7 @@ def _make_base(model: ModelConfig, folder: Path | None, configs: dict[str, dict]
         folder=folder,
         size_px=size_px,
         latent_side=size_px // _vae_factor(vae),
+        num_text_tokens=_num_text_tokens(model.base, configs["text_encoder"]),
         schedule=read_noise_schedule(scheduler, source=f"model.base={model.base}"),
         fingerprint=fingerprint,
         has_random_weights=folder is None or _is_marked_random(folder),
@@ -171,7 +175,7 @@ def _download(model: ModelConfig) -> Path:
 
 
 def _tails(variant: str) -> tuple[str, ...]:
-    return f"{variant}.safetensors", f"{variant}-0*.safetensors", ".safetensors.index.json"
+    return f"{variant}.safetensors", f"{variant}-0*.safetensors", f".safetensors.index{variant}.json"
 
 
 def _check_parts(name: str, folder: Path) -> None:
@@ -225,6 +229,14 @@ def _size_px(model: ModelConfig, unet: dict, vae: dict) -> int:
     return size_px
 
 
+def _num_text_tokens(name: str, text_encoder: dict) -> int:
+    """What the text encoder has positions for: 77 in every CLIP whose config is silent."""
+    num_tokens = text_encoder.get("max_position_embeddings", 77)
+    if not isinstance(num_tokens, int) or isinstance(num_tokens, bool) or num_tokens < 3:
+        raise UserError(f"model.base={name}: text_encoder with max_position_embeddings {num_tokens!r}; expected 77")
+    return num_tokens
+
+
 def _vae_factor(vae: dict) -> int:
     """Pixels per latent on one side: every block but the last halves."""
     return 2 ** (len(vae["block_out_channels"]) - 1)
@@ -239,7 +251,7 @@ def _read_config(folder: Path, part: str) -> dict[str, Any]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json_text(file)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not a readable config ({error})") from None
     if not isinstance(config, dict):
@@ -252,8 +264,10 @@ def _fingerprint(folder: Path) -> str:
     files = {file for pattern in _SMALL_FILES for file in folder.glob(pattern)} - {folder / "model_index.json"}
     for part in WEIGHT_FILES:
         infix = ".fp16" if weights_variant(folder, part) else ""
-        files |= set((folder / part).glob(f"{WEIGHT_FILES[part]}{infix}.safetensors*"))
-        files |= set((folder / part).glob(f"{WEIGHT_FILES[part]}-0*.safetensors"))
+        shards = (".fp16-0*", ".*.index.fp16.json") if infix else ()
+        for tail in (f"{infix}.safetensors*", "-0*.safetensors", *shards):
+            files |= set((folder / part).glob(WEIGHT_FILES[part] + tail))
+    files = {file for file in files if not file.name.startswith(".")}  # what macOS leaves beside each file
     lines = [f"{file.relative_to(folder).as_posix()} {_hash_weights(file)}" for file in sorted(files)]
     return _hash_text("\n".join(lines))
 

@@ -3,12 +3,12 @@
 A folder from a stranger may name weights elsewhere, hide a second model, or ask for code from the hub.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from delora_sd.errors import UserError
+from delora_sd.text_files import read_json_text
 
 MAX_SIDE_PX = 4096
 """Side of a picture; Stable Diffusion 1.x and 2.x were trained at 512 and 768."""
@@ -31,7 +31,7 @@ def check_part(folder: Path, part: str, stem: str) -> None:
     for name in _FOREIGN:
         if (folder / part / name).exists():
             raise UserError(f"{folder / part / name}: does not belong into a model's {part}; remove it")
-    for index in sorted((folder / part).glob(f"{stem}*.index.json")):
+    for index in sorted((folder / part).glob(f"{stem}*.index*.json")):
         _check_index(index, stem)
 
 
@@ -60,7 +60,7 @@ _EXPECTED = {int: "a positive whole number", list: "a list of positive whole num
 def _check_index(index: Path, stem: str) -> None:
     """An index lists the files with the weights: only the safetensors beside it are read, and they are hashed."""
     try:
-        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        listed = read_json_text(index)["weight_map"].values()
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{index}: no list of weight files in it; get the model again") from None
     for name in dict.fromkeys(map(str, listed)):

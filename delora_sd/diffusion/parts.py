@@ -78,12 +78,14 @@ def load_text_encoder(
 
 
 def load_tokenizer(base: Base) -> "CLIPTokenizer":
-    """Returns the base's tokenizer; random weights get one that spells letter by letter."""
+    """Returns the base's tokenizer, as long as its text encoder reads; random weights get one that spells."""
     from transformers import CLIPTokenizer
 
     if base.folder is not None:
         load = lambda: CLIPTokenizer.from_pretrained(str(base.folder / "tokenizer"), local_files_only=True)  # noqa: E731
-        return _explain(base, "tokenizer", load)
+        tokenizer = _explain(base, "tokenizer", load)
+        tokenizer.model_max_length = base.num_text_tokens  # files of many models lack it, or say 10**30
+        return tokenizer
     config = sd15_configs()["text_encoder"]
     with tempfile.TemporaryDirectory() as folder:
         write_spelling_tokenizer(Path(folder), start_id=config["bos_token_id"], end_id=config["eos_token_id"])

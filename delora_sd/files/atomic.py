@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from delora_sd.errors import DiskError, UserError
 from delora_sd.files.leftovers import old_name, remove, remove_leftovers_of, temporary_name
+from delora_sd.text_files import read_json_text
 
 _FULL_DISK_BYTES = 1 << 20
 
@@ -93,13 +94,13 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
 def read_json(path: Path) -> Any:
     """Returns the parsed file. Raises UserError when it is missing or not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_text(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and run the command again") from error
+        raise UserError(f"{path} is not valid JSON ({error}); mend it, or restore it from a copy") from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -37,7 +37,8 @@ def temporary_name(path: Path) -> Path:
 
 
 def _end_of_name(path: Path) -> str:
-    return path.name[-80:]
+    """At most 80 bytes, so that the whole name fits in every script."""
+    return os.fsencode(path.name)[-80:].decode("utf-8", "ignore")
 
 
 def old_name(path: Path) -> Path:

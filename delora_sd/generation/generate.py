@@ -7,6 +7,7 @@ from delora_sd.data.prompts import load_prompts
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.files.made_from import check_base
+from delora_sd.files.names import check_length
 from delora_sd.files.run_folder import RunFolder, append_line
 from delora_sd.generation.model import ModelKeeper
 from delora_sd.generation.pictures import PictureWriter
@@ -26,6 +27,7 @@ from delora_sd.generation.solver import build_solver
 from delora_sd.generation.sources import find_source, hash_adapter
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import GenerateConfig
+from delora_sd.text_files import first_control_character
 
 MAX_SEED = 2**63 - 1
 MAX_COUNT = 100_000
@@ -122,6 +124,8 @@ def _sampling(config: GenerateConfig, size_px: int) -> SamplingSettings:
 
 def _check_settings(config: GenerateConfig) -> None:
     """Raises UserError for numbers that make no picture."""
+    if config.output_dir is not None:
+        check_length(Path(config.output_dir).expanduser(), setting="output_dir")
     for key in ("images_per_prompt", "batch_size"):
         value = getattr(config, key)
         if value is not None and not 1 <= value <= MAX_COUNT:
@@ -129,7 +133,7 @@ def _check_settings(config: GenerateConfig) -> None:
     check_sampling("", num_inference_steps=config.num_inference_steps, guidance=config.guidance)
     if not 0 <= config.seed <= MAX_SEED - config.images_per_prompt:
         raise UserError(f"seed={config.seed}: expected 0 to {MAX_SEED - config.images_per_prompt}")
-    if not config.negative_prompt.isprintable():
-        raise UserError("negative_prompt: control characters are not accepted")
+    if control := first_control_character(config.negative_prompt):
+        raise UserError(f"negative_prompt: control character {control!r} is not accepted; remove it")
     for key, strength in {"strength": config.strength, **config.extra_adapters}.items():
         check_strength(key, strength)

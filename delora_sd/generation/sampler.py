@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from delora_sd.diffusion.cache import encode_prompts
-from delora_sd.diffusion.parts import Base, load_text_encoder
 from delora_sd.diffusion.noise_schedule import NoiseSchedule
+from delora_sd.diffusion.parts import Base, load_text_encoder
 from delora_sd.errors import UserError
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
 from delora_sd.generation.solver import build_solver

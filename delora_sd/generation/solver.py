@@ -1,5 +1,6 @@
 """Which solver draws: DPM-Solver++ (Lu et al. 2022), multistep, second order, the same for every base."""
 
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from diffusers import DPMSolverMultistepScheduler
 
 LOWEST_LOG_SNR = -5.1
-"""Where a model that predicts the noise starts, at the latest: lambda = log(alpha / sigma). Below, dividing by alpha blows
-its errors up a thousand times (cosine schedules, zero-SNR); Stable Diffusion's own schedule ends at -2.7."""
+"""Where a model that predicts the noise starts, at the latest: lambda = log(alpha / sigma). Below, dividing by alpha
+blows its errors up a thousand times (cosine schedules, zero-SNR); Stable Diffusion's own schedule ends at -2.7."""
 
 
 def build_solver(
@@ -48,11 +49,11 @@ def build_solver(
 
 def _check_timesteps(timesteps: list[int], schedule: NoiseSchedule, num_steps: int) -> None:
     """A timestep twice is a division by zero, one outside the schedule was never trained."""
-    is_descending = all(before > after for before, after in zip(timesteps, timesteps[1:], strict=False))
-    is_inside = 0 <= timesteps[-1] and timesteps[0] < schedule.num_train_timesteps
+    is_descending = all(before > after for before, after in itertools.pairwise(timesteps))
+    is_inside = timesteps[-1] >= 0 and timesteps[0] < schedule.num_train_timesteps
     if not (is_descending and is_inside and len(timesteps) == num_steps):
         raise UserError(
-            f"num_inference_steps={num_steps}: too many for the base's schedule of {schedule.num_train_timesteps} steps "
-            f"(timestep_spacing {schedule.timestep_spacing}, steps_offset {schedule.steps_offset}); "
+            f"num_inference_steps={num_steps}: too many for the base's schedule of {schedule.num_train_timesteps} "
+            f"steps (timestep_spacing {schedule.timestep_spacing}, steps_offset {schedule.steps_offset}); "
             "use fewer, 25 are usual"
         )

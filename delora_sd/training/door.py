@@ -1,6 +1,7 @@
 """Everything that can be refused before a model loads."""
 
 import math
+from pathlib import Path
 
 from delora_sd.adapters.attach import check_known
 from delora_sd.config.deciding import is_deciding, read_run_settings, setting_apart
@@ -9,6 +10,7 @@ from delora_sd.data.prompts import class_prompt, instance_prompt, render_prompt
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.folder_checks import check_side
 from delora_sd.errors import UserError
+from delora_sd.files.names import RUN_FOLDER_ROOM, check_length
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.requests import check_sampling
 from delora_sd.settings import TrainConfig
@@ -22,6 +24,7 @@ def check_config(config: TrainConfig) -> None:
     """Raises UserError for settings no run could satisfy."""
     if not config.output_dir:
         raise UserError("output_dir: missing; give a run folder, such as output_dir=runs/dog")
+    check_length(Path(config.output_dir).expanduser(), setting="output_dir", room=RUN_FOLDER_ROOM)
     check_known(config.adapter)
     _check_counts(config)
     optimizer, training = config.optimizer, config.training

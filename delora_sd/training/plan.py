@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 
 from delora_sd.adapters.attach import check_layers
 from delora_sd.data.subjects import Subject
@@ -67,6 +68,7 @@ def _accelerator(config: TrainConfig, run: RunFolder) -> Accelerator:
     accelerator = Accelerator(
         cpu=resolve_device().type == "cpu",  # or several CPU processes would each believe to be alone
         mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # ours; or the environment would decide
         log_with=None if tracker == "none" else tracker,
         project_dir=run.path,
     )

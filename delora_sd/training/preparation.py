@@ -11,7 +11,8 @@ from delora_sd.data.prompts import class_prompt, instance_prompt
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.cache import LatentStats, encode_photos, encode_prompts
 from delora_sd.diffusion.parts import Base, load_text_encoder, load_vae
-from delora_sd.generation.class_images import ensure_class_images
+from delora_sd.errors import UserError
+from delora_sd.generation.class_images import ensure_class_images, is_class_image
 from delora_sd.settings import TrainConfig
 from delora_sd.training.batches import CellData
 from delora_sd.training.plan import Plan
@@ -66,4 +67,13 @@ def _encode(
     photo_sets: list[tuple[Path, ...]], plan: Plan, device: torch.device
 ) -> dict[tuple[Path, ...], LatentStats]:
     vae = load_vae(plan.base, device=device, dtype=plan.dtype)
-    return {files: encode_photos(load_photos(files, plan.size_px), vae) for files in photo_sets}
+    return {files: encode_photos(_load(files, plan.size_px), vae) for files in photo_sets}
+
+
+def _load(files: tuple[Path, ...], size_px: int) -> Tensor:
+    try:
+        return load_photos(files, size_px)
+    except UserError as error:
+        if not is_class_image(files[0]):
+            raise
+        raise UserError(f"{error}; it is a class image: delete it, the same command draws it again") from None

@@ -17,7 +17,8 @@ import urllib.request
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from delora_sd.data.subjects import dreambooth, find_photos
+from delora_sd.data.photo_files import find_photos
+from delora_sd.data.subjects import dreambooth
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import write_folder
 

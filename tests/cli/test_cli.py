@@ -190,3 +190,37 @@ def test_the_training_door_is_the_train_command(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == "" and list(tmp_path.iterdir()) == []
     assert done.stderr == "delora-sd: 'adapter.rank=none': adapter.rank: expected a whole number, found 'none'\n"
+
+
+def warn_from(package: str):
+    """A command during which a module of the package warns."""
+    code = compile(
+        "import warnings\ndef run(_):\n    warnings.warn('beware', UserWarning, stacklevel=1)", "f.py", "exec"
+    )
+    module: dict = {"__name__": package}
+    exec(code, module)
+    return module["run"]
+
+
+@pytest.mark.parametrize(
+    ("package", "flags", "is_shown"),
+    [
+        ("delora_sd.data.photos", [], True),
+        ("delora_eval.scoring", [], True),
+        ("torchao.kernel", [], False),
+        ("diffusers.models", [], False),
+        ("torchao.kernel", ["--debug"], True),
+    ],
+)
+def test_warnings_of_other_packages_are_only_shown_to_who_debugs(package, flags, is_shown, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "load_commands", lambda: toy(warn_from(package)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["toy", *flags]) == 0
+    assert ("warning: beware" in capsys.readouterr().err) == is_shown
+
+
+def test_importing_the_libraries_prints_nothing():
+    code = "from delora_sd.cli import main\nmain._silence_other_packages()\nfrom diffusers import UNet2DConditionModel"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -36,6 +36,13 @@ def test_help_prints_every_setting_with_its_default(name, capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_what_help_shows_as_a_default_can_be_typed_back(name):
+    config = COMMANDS[name].config
+    typed = [f"{key}={default}" for key, default, _ in describe(config)]
+    assert load_config(config, [], typed) == config()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_example_of_every_command_parses(name, capsys):
     words = COMMANDS[name].example.split()
     assert words[:2] == ["delora-sd", name]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
+from delora_sd.data.photo_files import find_photos
 from delora_sd.data.photos import MAX_PHOTO_PIXELS, load_photos, open_photo, to_square, to_tensor
 from delora_sd.errors import UserError
 
@@ -121,6 +122,81 @@ def test_large_photo_is_fine(tmp_path: Path):
     assert open_photo(tmp_path / "a.png").size == (12_000, 9_000)
 
 
+KINDS = {".jfif": "JPEG", ".jpe": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".TIFF": "TIFF", ".avif": "AVIF"}
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_other_kinds_of_photos_are_read(suffix: str, tmp_path: Path):
+    _two_halves().save(tmp_path / f"a{suffix}", KINDS[suffix], **({"quality": 95} if suffix != ".bmp" else {}))
+    (path,) = find_photos(tmp_path)
+    assert _close(open_photo(path).getpixel((10, 20)), RED, 12) and _close(
+        open_photo(path).getpixel((50, 20)), BLUE, 12
+    )
+
+
+def test_photos_of_phones_are_read_where_their_decoder_is_installed(tmp_path: Path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(_two_halves()).save(tmp_path / "IMG_1.HEIC", quality=95)
+    (path,) = find_photos(tmp_path)
+    assert _close(open_photo(path).getpixel((10, 20)), RED, 12) and _close(
+        open_photo(path).getpixel((50, 20)), BLUE, 12
+    )
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "LAB", "L", "1", "I;16", "RGBA", "P"])
+def test_a_tiff_of_any_usual_mode_is_read(mode: str, tmp_path: Path):
+    pixels = {"I;16": Image.fromarray(np.full((20, 20), 30000, np.uint16))}
+    image = pixels.get(mode) or (
+        Image.new("LAB", (20, 20), (128, 128, 128)) if mode == "LAB" else _two_halves().convert(mode)
+    )
+    image.save(tmp_path / "a.tif")
+    assert open_photo(tmp_path / "a.tif").mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_a_tiff_whose_white_nobody_knows_is_refused(kind: type, tmp_path: Path):
+    Image.fromarray(np.ones((20, 20), kind)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif: a TIFF of 32-bit or signed numbers"):
+        open_photo(tmp_path / "a.tif")
+
+
+def test_a_document_of_several_pages_is_refused(tmp_path: Path):
+    _two_halves().save(tmp_path / "a.tif", save_all=True, append_images=[_two_halves()])
+    with pytest.raises(UserError, match=r"a document of 2 pages; save the one page you want as \.png"):
+        open_photo(tmp_path / "a.tif")
+
+
+def _wide_gamut() -> bytes:
+    """sRGB with red and green exchanged: no viewer could overlook it."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return srgb.replace(b"rXYZ", b"tmp1").replace(b"gXYZ", b"rXYZ").replace(b"tmp1", b"gXYZ")
+
+
+@pytest.mark.parametrize("form", ["RGBA.png", "P.png", "P.tif", "RGBA.webp", "RGBA.tif", "transparent.png"])
+def test_one_colour_under_one_profile_is_one_colour_in_every_form(form: str, tmp_path: Path):
+    plain = Image.new("RGB", (20, 20), RED)
+    plain.save(tmp_path / "plain.png", icc_profile=_wide_gamut())
+    expected = open_photo(tmp_path / "plain.png").getpixel((5, 5))
+    image = plain.convert("RGBA") if form == "transparent.png" else plain.convert(form.partition(".")[0])
+    if form == "transparent.png":
+        image.paste((*RED, 0), (10, 0, 20, 20))
+    image.save(tmp_path / form, icc_profile=_wide_gamut(), **({"lossless": True} if form.endswith("webp") else {}))
+    photo = open_photo(tmp_path / form)
+    assert expected != RED and photo.getpixel((5, 5)) == expected
+    assert photo.getpixel((15, 5)) == ((255, 255, 255) if form == "transparent.png" else expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_gray_under_a_colour_profile_stays_gray_and_under_a_foreign_one_as_it_is(mode: str, tmp_path: Path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = Image.new("L", (20, 20), 255 if mode == "1" else 90).convert(mode)
+    image.save(tmp_path / "a.tif", icc_profile=srgb)
+    assert _close(open_photo(tmp_path / "a.tif").getpixel((5, 5)), (image.getpixel((5, 5)),) * 3, 1)
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    _two_halves().save(tmp_path / "b.png", icc_profile=lab)
+    assert open_photo(tmp_path / "b.png").getpixel((5, 5)) == RED
+
+
 def _jpeg() -> bytes:
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -151,9 +227,9 @@ BAD_PHOTOS = {
     "truncated": (_jpeg()[:1500], "damaged or cut off"),
     "header_only": (_jpeg()[:10], "not a readable photo"),
     "text": (b"these are my notes about the dog\n", "it is a text file"),
-    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC or AVIF picture"),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC photo"),
     "video": (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2avc1mp41", "it is a video"),
-    "gif": (_animation("GIF"), "it is a GIF, BMP or TIFF"),
+    "gif": (_animation("GIF"), "it is a GIF picture"),
     "animated_webp": (_animation("WEBP"), "an animation of 3 frames"),
     "animated_png": (_animation("PNG"), "an animation of 3 frames"),
     "one_pixel": (b"", "expected at least 16 px"),

@@ -23,13 +23,63 @@ def test_placeholders_are_filled():
         ("a {identifer} dog", r"unknown placeholder \{identifer\}; did you mean 'identifier'"),
         ("a {} dog", "unknown placeholder"),
         ("a dog\x07", "control character"),
-        ("a dog\non two lines", "control character"),
+        ("a dog\x85 of a terminal", "control character"),
+        ("a dog \x1b[31m", "control character"),
+        ("half a character \ud83d", "control character"),
     ],
 )
 def test_bad_prompt_is_one_clear_line(template: str, message: str):
     with pytest.raises(UserError, match=message) as caught:
         render_prompt(template, **DOG)
     assert str(caught.value).isprintable()
+
+
+WRITTEN = {
+    "zero-width joiners (a family, a dog)": "a photo of 👨\u200d👩\u200d👧 and 🐕\u200d🦺",
+    "variation selectors": "a red heart \u2764\ufe0f",
+    "Devanagari": "कुत्ते की तस्वीर, क्\u200dष",
+    "Persian": "سگ قهوه\u200cای",
+    "Arabic with marks of direction": "\u200fصورة كلب\u200f \u2067abc\u2069",
+    "Thai with zero-width spaces": "สุนัข\u200bสีแดง",
+    "soft hyphens of a web page": "a beau\u00adti\u00adful dog",
+    "spaces of a web page": "a\u00a0dog\u202fin\u2009the\u3000snow",
+    "line separators of a web page": "a dog\u2028in the snow",
+    "emoji newer than Python's tables": "a dog \U0001fae9",
+    "a mark of an editor": "\ufeffa dog",
+    "private use, as a phone's logo": "a dog \uf8ff",
+}
+
+
+@pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN)
+def test_what_belongs_to_writing_is_left_as_it_is(text: str):
+    assert render_prompt(text, **DOG) == text.strip()
+
+
+def test_tabs_and_line_breaks_are_spaces():
+    assert render_prompt("a dog\r\non two\tlines\n", **DOG) == "a dog on two lines"
+
+
+FILES = {
+    "utf-8": "a dog\nein Hütchen\n".encode(),
+    "mark of UTF-8": "\ufeffa dog\nein Hütchen\n".encode(),
+    "UTF-16 of Windows": "\ufeffa dog\r\nein Hütchen\r\n".encode("utf-16-le"),
+    "UTF-16, big end first": "\ufeffa dog\nein Hütchen".encode("utf-16-be"),
+    "UTF-32": "\ufeffa dog\nein Hütchen".encode("utf-32-le"),
+    "line ends of Windows": "a dog\r\nein Hütchen\r\n".encode(),
+    "line ends of old Macs": "a dog\rein Hütchen\r".encode(),
+}
+
+
+@pytest.mark.parametrize("content", FILES.values(), ids=FILES)
+def test_prompt_files_of_other_systems_are_read(content: bytes, tmp_path: Path):
+    file = tmp_path / "mine.txt"
+    file.write_bytes(content)
+    assert [prompt.text for prompt in load_prompts((str(file),), is_live=False, **DOG)] == ["a dog", "ein Hütchen"]
+
+
+def test_a_line_separator_inside_a_prompt_does_not_part_it(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("a dog\u2028in the snow\u2029at night\n", encoding="utf-8")
+    assert len(load_prompts((str(tmp_path / "mine.txt"),), is_live=False, **DOG)) == 1
 
 
 def test_instance_prompt_must_name_the_subject():
@@ -81,7 +131,7 @@ def test_bad_prompt_lists(spec: tuple[str, ...], message: str):
 def test_bad_prompt_files(tmp_path: Path):
     empty, binary = tmp_path / "empty.txt", tmp_path / "binary.txt"
     empty.write_text("# nothing\n")
-    binary.write_bytes(b"\xff\xfe\x00\x01")
+    binary.write_bytes(b"\xff\x00\x01")
     with pytest.raises(UserError, match="no prompts in it"):
         load_prompts((str(empty),), is_live=False, **DOG)
     with pytest.raises(UserError, match="not UTF-8 text"):

@@ -70,14 +70,14 @@ def _loop(folder: Path) -> None:
     (folder / "b.jpg").symlink_to(folder / "a.jpg")
 
 
-def _heic(folder: Path) -> None:
+def _videos(folder: Path) -> None:
     for i in range(3):
-        (folder / f"{i}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+        (folder / f"{i}.mkv").write_bytes(b"\x1aE")
 
 
 BAD_FOLDERS = {
     "empty": (lambda folder: None, "no photos in .*found nothing"),
-    "heic": (_heic, "expected .jpg, .png or .webp, found 3 .heic"),
+    "videos": (_videos, "expected .jpg, .png or .webp, found 3 .mkv"),
     "video": (lambda folder: (folder / "clip.mp4").write_bytes(b"x"), "1 .mp4; save 4 to 6 frames"),
     "folder_named_jpg": (lambda folder: (folder / "a.jpg").mkdir(), "not a file"),
     "symlink_loop": (_loop, "a.jpg: not a file .*leads nowhere"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from delora_sd.diffusion.cache import encode_prompts
 from delora_sd.diffusion.parts import (
     find_base,
     load_noise_scheduler,
@@ -260,3 +261,77 @@ def test_safetensors_with_a_lying_header_are_refused(content: bytes, part: str, 
     next((model_copy / part).glob("*.safetensors")).write_bytes(content)
     with pytest.raises(UserError, match=f"{part} cannot be loaded"):
         load(find_base(ModelConfig(base=str(model_copy))), **CPU)
+
+
+TOKENIZER_FILES = {
+    "no length": lambda config: {key: value for key, value in config.items() if key != "model_max_length"},
+    "transformers' number for none": lambda config: config | {"model_max_length": 10**30},
+    "too long": lambda config: config | {"model_max_length": 512},
+    "no tokenizer_config at all": lambda config: None,
+}
+
+
+@pytest.mark.parametrize("change", TOKENIZER_FILES.values(), ids=TOKENIZER_FILES)
+def test_prompts_are_as_long_as_the_text_encoder_reads_whatever_the_tokenizer_says(change, model_copy: Path):
+    file = model_copy / "tokenizer" / "tokenizer_config.json"
+    config = change(json.loads(file.read_text()))
+    file.unlink()
+    if config is not None:
+        file.write_text(json.dumps(config))
+    tokenizer, encoder = load_text_encoder(find_base(ModelConfig(base=str(model_copy))), **CPU)
+    assert tokenizer.model_max_length == 77
+    assert encode_prompts(["a dog"], tokenizer, encoder).shape == (1, 77, 24)
+
+
+def test_text_encoder_without_a_sensible_number_of_positions_is_refused(model_copy: Path):
+    _edit(model_copy / "text_encoder" / "config.json", max_position_embeddings="many")
+    with pytest.raises(UserError, match="max_position_embeddings 'many'"):
+        find_base(ModelConfig(base=str(model_copy)))
+
+
+def _load_text_encoder(*arguments, **options):
+    return load_text_encoder(*arguments, **options)[1]
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize(
+    ("part", "load"),
+    [("unet", load_unet), ("vae", load_vae), ("text_encoder", _load_text_encoder)],
+)
+def test_sharded_weights_are_loaded_and_hashed_in_either_precision(variant, part: str, load, model_copy: Path):
+    base = find_base(ModelConfig(base=str(model_copy)))
+    whole = load(base, **CPU)
+    for file in (model_copy / part).glob("*.safetensors"):
+        file.unlink()
+    whole.save_pretrained(model_copy / part, variant=variant, max_shard_size="40KB")
+    shards = sorted((model_copy / part).glob("*-0*.safetensors"))
+    assert len(shards) > 1
+    sharded = find_base(ModelConfig(base=str(model_copy)))
+    again = load(sharded, **CPU)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+    tensors = load_file(shards[-1])
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, shards[-1], metadata={"format": "pt"})
+    assert find_base(ModelConfig(base=str(model_copy))).fingerprint != sharded.fingerprint
+
+
+def test_index_of_fp16_shards_that_leads_elsewhere_is_refused(model_copy: Path):
+    index = {"metadata": {}, "weight_map": {"conv_in.weight": "../../secret.safetensors"}}
+    (model_copy / "unet" / "diffusion_pytorch_model.safetensors.index.fp16.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"index\.fp16\.json: names '\.\./\.\./secret"):
+        find_base(ModelConfig(base=str(model_copy)))
+
+
+def test_distilled_and_variance_learning_unets_are_refused(model_copy: Path):
+    file = model_copy / "unet" / "config.json"
+    _edit(file, time_cond_proj_dim=256)
+    with pytest.raises(UserError, match="takes the guidance scale as an input"):
+        find_base(ModelConfig(base=str(model_copy)))
+    _edit(file, time_cond_proj_dim=None, out_channels=8)
+    with pytest.raises(UserError, match="gives 8 channels for 4"):
+        find_base(ModelConfig(base=str(model_copy)))
+
+
+def test_configs_with_a_mark_are_read(model_copy: Path):
+    file = model_copy / "scheduler" / "scheduler_config.json"
+    file.write_bytes(file.read_text().encode("utf-8-sig"))
+    assert find_base(ModelConfig(base=str(model_copy))).prediction_type == "epsilon"

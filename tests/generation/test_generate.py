@@ -178,7 +178,7 @@ BAD_SETTINGS = {
     "strength": ({"strength": 3.0}, "strength: 3.0"),
     "extra_strength": ({"extra_adapters": {"x": -1.0}}, "x: -1.0"),
     "seed": ({"seed": -1}, "seed=-1: expected 0 to"),
-    "negative_prompt": ({"negative_prompt": "a\x07"}, "control characters"),
+    "negative_prompt": ({"negative_prompt": "a\x07"}, "control character"),
     "unknown_step": ({"step": 7}, "step=7: .* has no such checkpoint; it has: 5"),
     "placeholder": ({"prompts": ("a {thing}",)}, "unknown placeholder"),
     "other_base": ({"model": ModelConfig(base="some/thing")}, "model.base=some/thing: .* was trained on"),

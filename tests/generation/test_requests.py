@@ -25,6 +25,7 @@ BASE = Base(
     folder=None,
     size_px=32,
     latent_side=8,
+    num_text_tokens=77,
     schedule=read_noise_schedule({}, source="tiny"),
     fingerprint="f00",
     has_random_weights=True,

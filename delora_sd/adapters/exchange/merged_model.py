@@ -1,5 +1,6 @@
 """A whole Stable Diffusion folder with an adapter merged in: for updates that no LoRA can hold."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from delora_sd.adapters.exchange.provenance import check_base_of, find_run
 from delora_sd.adapters.exchange.updates import find_adapter
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.errors import UserError
-from delora_sd.files.run_folder import read_json, write_folder, write_json
+from delora_sd.files.run_folder import read_json, write_folder, write_json, write_text
 from delora_sd.files.tensors import read_tensors, write_tensors
 from delora_sd.settings import MergeConfig, ModelConfig
 
@@ -81,11 +82,18 @@ def _copy_other_parts(source: Path, folder: Path, dtype: torch.dtype) -> None:
 
 def _copy_part(source: Path, folder: Path, dtype: torch.dtype) -> None:
     folder.mkdir()
-    plain = [file for file in source.glob("*.safetensors") if ".fp16." not in file.name]
+    plain = [file for file in source.glob("*.safetensors") if not _HALF.search(file.name)]
     for file in plain or source.glob("*.safetensors"):
         tensors, metadata = read_tensors(file)
         cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
-        write_tensors(folder / file.name.replace(".fp16.", "."), cast, metadata)
+        write_tensors(folder / _HALF.sub("", file.name), cast, metadata)
     for file in source.iterdir():
-        if file.suffix in (".json", ".txt"):
+        if _HALF.search(file.name) and file.suffix == ".json":  # an index of shards
+            if not plain:
+                write_text(folder / _HALF.sub("", file.name), _HALF.sub("", file.read_text(encoding="utf-8")))
+        elif file.suffix in (".json", ".txt") and not file.name.startswith("."):
             shutil.copyfile(file, folder / file.name)
+
+
+_HALF = re.compile(r"\.fp16(?=[.-])")
+"""Marks files of half precision, in names and in an index of shards."""

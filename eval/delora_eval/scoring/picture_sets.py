@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from delora_eval.scoring.identifier import read_prompt, without_identifier
-from delora_eval.scoring.judges.preprocessing import list_pictures
-from delora_sd.data.subjects import find_photos
+from delora_eval.scoring.judges.preprocessing import list_pictures, natural_order
+from delora_sd.data.photo_files import find_photos, list_files, warn_of_left_out
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.files.run_folder import RunFolder, read_json
 from delora_sd.generation.requests import LISTING, read_listing
+from delora_sd.text_files import lines_of, read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,9 @@ def read_folder_sets(
             raise UserError(f"generated={folder}: pictures of one subject, but reference has {len(subjects)} subjects")
         return _split(_read_set(folder, subjects[0], identifier))
     if len(subjects) == 1 and list_pictures(folder):
-        return [_loose_set(folder, subjects[0], list_pictures(folder), identifier, prompts)]
+        files = list_pictures(folder)
+        warn_of_left_out(folder, list_files(folder), len(files))
+        return [_loose_set(folder, subjects[0], files, identifier, prompts)]
     return [_subject_folders(folder, subject, subjects, identifier, prompts) for subject in subjects]
 
 
@@ -111,7 +114,7 @@ def read_reference(folder: Path) -> dict[str, tuple[Path, ...]]:
         raise UserError(f"reference={folder}: no such folder")
     if list_pictures(folder):
         return {folder.resolve().name: find_photos(folder)}
-    inner = sorted(path for path in folder.iterdir() if path.is_dir() and list_pictures(path))
+    inner = [path for path in list_files(folder) if path.is_dir() and list_pictures(path)]
     if not inner:
         raise UserError(f"reference={folder}: no photos (.jpg, .png, .webp) in it, nor in folders in it")
     return {path.name: find_photos(path) for path in inner}
@@ -174,7 +177,9 @@ def _subject_folders(
     folder: Path, subject: str, subjects: Sequence[str], identifier: str, prompts: str | None
 ) -> PictureSet:
     """`dog` and `dog-7`, but never `backpack_dog-7`: names are matched whole."""
-    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_of(path.name, subject)]
+    inner = [path for path in natural_order(list_files(folder)) if path.is_dir() and _is_of(path.name, subject)]
+    for path in inner:
+        warn_of_left_out(path, list_files(path), len(list_pictures(path)))
     files = [file for path in inner for file in list_pictures(path)]
     if not files:
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
@@ -218,7 +223,7 @@ def _read_prompts(source: Path, folder: Path, files: list[Path]) -> list[str]:
             raise UserError(f"prompts={source}: no prompt for {len(missing)} pictures, such as '{missing[0]}'")
         return [table[name] for name in names]
     try:
-        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = lines_of(read_text(source))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"prompts={source}: cannot be read ({error})") from None
     if len(lines) != len(files):

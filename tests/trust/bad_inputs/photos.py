@@ -76,7 +76,7 @@ def _folder_named_like_a_photo(world: World) -> list[str]:
 
 
 def _no_photos(world: World) -> list[str]:
-    for name in ("a.heic", "b.heic", "notes.txt"):
+    for name in ("a.mp4", "b.mp4", "notes.txt"):
         world.path(f"photos/{name}", b"x")
     return world.train(f"data.photos={world.folder / 'photos'}")
 
@@ -113,21 +113,21 @@ REFUSED = (
     Case(
         name="a HEIC photo renamed to .jpg",
         command=photo(lambda: b"\0\0\0\x18ftypheic" + b"\0" * 64),
-        says=("photos/1.jpg", "HEIC", "expected a JPEG, PNG or WebP"),
+        says=("photos/1.jpg", "HEIC", "expected a JPEG, PNG, WebP, BMP"),
     ),
     Case(
         name="a text file named .jpg",
         command=photo(lambda: b"dear photo album"),
-        says=("photos/1.jpg", "text file", "expected a JPEG, PNG or WebP"),
+        says=("photos/1.jpg", "text file", "expected a JPEG, PNG, WebP, BMP"),
     ),
-    Case(name="links that lead in a circle", command=_link_loop, says=("photos/a.jpg", "leads nowhere", "remove it")),
+    Case(name="links that lead in a circle", command=_link_loop, says=("photos/a.jpg", "leads nowhere", "move it")),
     Case(name="a photo folder that is a circle of links", command=_folder_loop, says=("/a", "symbolic links")),
     Case(
         name="a folder named like a photo",
         command=_folder_named_like_a_photo,
-        says=("photos/dog.jpg", "not a file", "remove it"),
+        says=("photos/dog.jpg", "not a file", "move it"),
     ),
-    Case(name="a folder without photos", command=_no_photos, says=("no photos in", "expected .jpg", "2 .heic")),
+    Case(name="a folder without photos", command=_no_photos, says=("no photos in", "expected .jpg", "2 .mp4")),
     Case(
         name="a photo in place of the folder",
         command=lambda world: world.train(f"data.photos={world.path('dog.jpg', rotated())}"),

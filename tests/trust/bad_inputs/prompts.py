@@ -27,7 +27,7 @@ REFUSED = (
     Case(
         name="a prompt file that does not exist", command=prompt("/nowhere/p.txt"), says=("/nowhere/p.txt", "No such")
     ),
-    Case(name="a prompt file that is no text", command=file(b"\xff\xfe\0"), says=("my.txt", "not UTF-8 text")),
+    Case(name="a prompt file that is no text", command=file(b"\xff\0\xfe"), says=("my.txt", "not UTF-8 text")),
     Case(name="a folder in place of a prompt file", command=_folder_for_a_file, says=("my.txt", "is not a file")),
     Case(name="a prompt file of 2 MB", command=file(b"a\n" * 1_000_000), says=("my.txt", "no list of prompts")),
     Case(
@@ -43,7 +43,7 @@ REFUSED = (
     Case(
         name="control characters in the negative prompt",
         command=lambda world: world.generate('negative_prompt="\\u0001"'),
-        says=("negative_prompt", "control characters"),
+        says=("negative_prompt", "control character"),
     ),
 )
 

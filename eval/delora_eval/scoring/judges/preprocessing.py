@@ -3,6 +3,8 @@
 Decoding is `delora_sd.data.photos.open_photo`, the same for photos and generated pictures.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from delora_sd.data.photos import PHOTO_SUFFIXES
+from delora_sd.data.photo_files import is_photo, list_files
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -39,8 +41,20 @@ class Preprocessing:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """Returns the pictures in a folder, sorted by name: never by the order of the file system."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    """Returns the pictures in a folder, by name, 2.png before 10.png: never by the order of the file system."""
+    return natural_order([path for path in list_files(folder) if is_photo(path) and path.is_file()])
+
+
+def natural_order(paths: Sequence[Path]) -> list[Path]:
+    """Returns the paths sorted by name, numbers in it by their value: the order in which people count."""
+    return sorted(paths, key=lambda path: ([_letters_or_number(part) for part in _NUMBER.split(path.name)], path.name))
+
+
+_NUMBER = re.compile(r"([0-9]+)")
+
+
+def _letters_or_number(part: str) -> tuple[int, str]:
+    return (int(part), "") if part.isascii() and part.isdigit() else (-1, part)
 
 
 def prepare(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

@@ -1,5 +1,6 @@
 """CLIP and SigLIP 2 as open_clip builds them: pictures and texts in one space."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ def build_contrastive(
     return model, model.encode_image, read
 
 
+def warn_if_cut(texts: Sequence[str], encode: Callable[[str], list[int]], num_tokens: int, architecture: str) -> None:
+    """Warns of each prompt whose end the judge does not read: its CLIP-T is that of the beginning."""
+    num_words = num_tokens - 2  # start and end marks
+    for text in texts:
+        if (found := len(encode(text))) > num_words:
+            warnings.warn(
+                f"prompt '{text[:40]}...' has {found} tokens, {architecture} reads {num_words}: "
+                "CLIP-T does not see the end of it",
+                stacklevel=2,
+            )
+
+
 def _tokenizer(architecture: str, text_config: dict[str, Any], folder: Path | None) -> Tokenize:
     """CLIP's own tokenizer is part of open_clip; SigLIP 2's is a file, and untrained weights need none."""
     import open_clip
@@ -36,7 +49,12 @@ def _tokenizer(architecture: str, text_config: dict[str, Any], folder: Path | No
 
     if "hf_tokenizer_name" not in text_config:
         own = open_clip.get_tokenizer(architecture)
-        return lambda texts: own(list(texts))
+
+        def tokenize_own(texts: Sequence[str]) -> Tensor:
+            warn_if_cut(texts, own.encode, own.context_length, architecture)
+            return own(list(texts))
+
+        return tokenize_own
     length = text_config["context_length"]
     if folder is None:
         return random_tokenizer(text_config["vocab_size"], length)
