@@ -43,7 +43,8 @@ def _end_of_name(path: Path) -> str:
 
 def old_name(path: Path) -> Path:
     """What is replaced, while it is."""
-    return path.with_name(f"old-{path.name}")
+    is_long = len(os.fsencode(path.name)) > 250
+    return path.with_name(f"old-{_end_of_name(path) if is_long else path.name}")
 
 
 def _is_abandoned(item: Path) -> bool:

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from delora_eval.scoring.judges.encoders import load_encoder, read_texts, see_pictures
+from delora_eval.scoring.judges.networks.contrastive import warn_if_cut
 from delora_eval.scoring.judges.networks.vision import build_vit
 from delora_eval.scoring.judges.weights import ENCODERS, find_weights
 from delora_eval.settings import EncoderConfig
@@ -150,3 +151,13 @@ def test_the_miniatures_judges_are_read_from_where_the_maker_bundles_them(tmp_pa
 def test_unknown_encoder_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'clip/vit-b-32'"):
         find_weights("clip/vit-b32", EncoderConfig())
+
+
+@pytest.mark.parametrize("num_words", [76, 200])
+def test_a_prompt_the_judge_cannot_read_whole_is_warned_of(num_words: int):
+    with pytest.warns(UserWarning, match=rf"has {num_words} tokens, clip/x reads 75"):
+        warn_if_cut(["a dog", "dog " * num_words], str.split, 77, "clip/x")
+
+
+def test_a_prompt_that_fits_is_not_warned_of():
+    warn_if_cut(["dog " * 75, ""], str.split, 77, "clip/x")

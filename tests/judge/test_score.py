@@ -290,3 +290,57 @@ def test_a_score_line_of_an_older_file_reads_with_what_it_lacks_as_nothing():
     line = ScoreLine.of(record)
     assert (line.text_number, line.photos, line.threshold) == (4, None, None)
     assert line.is_base and line.is_random and math.isnan(line.mean.value)
+
+
+LEFT_BY_SYSTEMS = ("._1.png", ".DS_Store", "Thumbs.db", "desktop.ini")
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> tuple[Path, Path]:
+    """Three photos and twelve pictures, counted without zeros in front."""
+    photos, generated = tmp_path / "photos" / "dog", tmp_path / "generated"
+    photos.mkdir(parents=True)
+    generated.mkdir()
+    for number in range(3):
+        draw_picture(photos / f"{number}.png", number)
+    for number in range(1, 13):
+        draw_picture(generated / f"{number}.png", number)
+    return photos, generated
+
+
+def _pictures(counted: tuple[Path, Path], **changes) -> list:
+    photos, generated = counted
+    task = read_task(ScoreConfig(reference=str(photos), generated=str(generated), **changes))
+    return list(task.groups[0][0].pictures)
+
+
+def test_pictures_counted_without_zeros_pair_with_their_prompts_in_the_order_of_counting(counted):
+    prompts = counted[1].parent / "prompts.txt"
+    prompts.write_text("".join(f"prompt {number}\n" for number in range(1, 13)))
+    pairs = {picture.file.stem: picture.prompt for picture in _pictures(counted, prompts=str(prompts))}
+    assert pairs == {str(number): f"prompt {number}" for number in range(1, 13)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_prompts_and_tables_of_other_systems_are_read(encoding: str, counted):
+    lines, table = counted[1].parent / "p.txt", counted[1].parent / "p.json"
+    lines.write_bytes("".join(f"犬 {number}\r\n" for number in range(1, 13)).encode(encoding))
+    table.write_bytes(json.dumps({f"{number}.png": f"犬 {number}" for number in range(1, 13)}).encode(encoding))
+    by_line, by_name = (_pictures(counted, prompts=str(file)) for file in (lines, table))
+    assert [p.prompt for p in by_line] == [p.prompt for p in by_name] == [f"犬 {number}" for number in range(1, 13)]
+
+
+def test_what_systems_leave_behind_is_no_picture_and_no_photo(counted):
+    for folder in counted:
+        for name in LEFT_BY_SYSTEMS:
+            (folder / name).write_bytes(b"\0\5\x16\7")
+        (folder / "@eaDir").mkdir()
+        (folder / "@eaDir" / "1.png").write_bytes(b"x")
+    assert len(_pictures(counted)) == 12
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_files_left_out_of_a_score_are_named(which: int, counted):
+    (counted[which] / "more.gif").write_bytes(b"GIF89a")
+    with pytest.warns(UserWarning, match=r"are used; left out: more\.gif \(\.gif is not read"):
+        _pictures(counted)
