@@ -34,7 +34,8 @@ class DataConfig:
     dataset: str = "data/dreambooth"
     """Folder of the DreamBooth dataset (scripts/prepare/fetch_dreambooth.py brings it), or `miniature` (bundled)."""
     photos: str | None = None
-    """A folder with your own photos (.jpg .jpeg .png .webp) of one subject, 4 to 6 are enough."""
+    """A folder with your own photos of one subject, 4 to 6 are enough: .jpg .png .webp .bmp .tif .avif, and .heic
+    with `pip install delora_sd[heic]`."""
     class_word: str | None = None
     """What the subject is: dog, backpack, toy. Needed with `data.photos`; known for dataset subjects."""
     is_live: bool | None = None

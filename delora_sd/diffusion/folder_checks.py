@@ -30,7 +30,7 @@ def check_part(folder: Path, part: str, stem: str) -> None:
     """Raises UserError for a part that leads out of its folder; `stem` names its weight files."""
     for name in _FOREIGN:
         if (folder / part / name).exists():
-            raise UserError(f"{folder / part / name}: does not belong into a model's {part}; remove it")
+            raise UserError(f"{folder / part / name}: does not belong into a model's {part}; move it elsewhere")
     for index in sorted((folder / part).glob(f"{stem}*.index*.json")):
         _check_index(index, stem)
 

@@ -344,3 +344,11 @@ def test_files_left_out_of_a_score_are_named(which: int, counted):
     (counted[which] / "more.gif").write_bytes(b"GIF89a")
     with pytest.warns(UserWarning, match=r"are used; left out: more\.gif \(\.gif is not read"):
         _pictures(counted)
+
+
+def test_a_damaged_picture_made_elsewhere_is_not_ours_to_delete(counted):
+    (counted[1] / "7.png").write_bytes(b"half a picture")
+    config = ScoreConfig(reference=str(counted[0]), generated=str(counted[1]), protocol=("miniature",))
+    with pytest.raises(UserError, match=r"7\.png.*make it again, or move it elsewhere") as caught:
+        score_lines(config)
+    assert "delete" not in str(caught.value)

@@ -78,7 +78,9 @@ def keep_scored(judge: Judge, protocol: Protocol, pictures: Sequence[Picture]) -
     try:
         embed_pictures(judge, files, [protocol.dino, protocol.clip])
     except UserError as error:
-        raise UserError(f"{error}; a generated picture: delete it and run `delora-sd generate` again") from None
+        is_ours = all(picture.settings for picture in pictures)  # listed in images.jsonl
+        advice = "delete it and run `delora-sd generate` again" if is_ours else "make it again, or move it elsewhere"
+        raise UserError(f"{error}; a generated picture: {advice}") from None
     black = black_pictures(judge, files)
     if not protocol.skips_black:
         return list(pictures), sum(black)
