@@ -60,7 +60,9 @@ def find_source(config: GenerateConfig) -> Source:
 def hash_adapter(path: Path) -> str:
     """Returns 16 hexadecimal digits of the SHA-256 over the adapter's files."""
     path = RunFolder(path).adapter if (path / "config.yaml").is_file() else path
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix in _ADAPTER_SUFFIXES)
+    files = (
+        [path] if path.is_file() else sorted(file for file in path.glob("[!.]*") if file.suffix in _ADAPTER_SUFFIXES)
+    )
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())

@@ -47,7 +47,7 @@ def _class_files(config: TrainConfig, subject: Subject, base: Base) -> tuple[Pat
         return ()
     num_images = config.training.num_class_images
     folder = ensure_class_images(base, config.model, config.data, class_word=subject.class_word, num_images=num_images)
-    return tuple(sorted(folder.glob("*.png"))[:num_images])
+    return tuple(sorted(folder.glob("[!.]*.png"))[:num_images])
 
 
 def _captions(config: TrainConfig, subject: Subject) -> tuple[str, str]:

@@ -70,6 +70,8 @@ def test_unet_on_meta_has_shapes_only(tiny_sd: Path):
 def test_fingerprint_follows_weights_and_configs_only(tiny_sd: Path, model_copy: Path):
     original = find_base(ModelConfig(base=str(tiny_sd))).fingerprint
     (model_copy / "README.md").write_text("hello")
+    for name in ("unet/._config.json", "scheduler/._scheduler_config.json", "tokenizer/._vocab.json"):
+        (model_copy / name).write_bytes(b"\0\5\x16\7")  # what macOS leaves on foreign disks
     assert find_base(ModelConfig(base=str(model_copy))).fingerprint == original
     _edit(model_copy / "scheduler" / "scheduler_config.json", beta_end=0.02)
     assert find_base(ModelConfig(base=str(model_copy))).fingerprint != original

@@ -8,6 +8,7 @@ from PIL import Image
 
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
+from delora_sd.generation.sources import hash_adapter
 from delora_sd.settings import TrainConfig
 from delora_sd.training.plan import _accelerator
 from delora_sd.training.preparation import _load
@@ -47,3 +48,11 @@ def test_a_broken_photo_is_no_class_image(tmp_path: Path):
     with pytest.raises(UserError) as caught:
         _load((tmp_path / "1.png",), 32)
     assert "delete" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["._adapter_config.json", "._adapter_model.safetensors", ".notes.json"])
+def test_hidden_files_beside_an_adapter_are_no_part_of_it(name: str, tmp_path: Path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    before = hash_adapter(tmp_path)
+    (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    assert hash_adapter(tmp_path) == before

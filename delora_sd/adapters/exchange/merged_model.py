@@ -82,8 +82,8 @@ def _copy_other_parts(source: Path, folder: Path, dtype: torch.dtype) -> None:
 
 def _copy_part(source: Path, folder: Path, dtype: torch.dtype) -> None:
     folder.mkdir()
-    plain = [file for file in source.glob("*.safetensors") if not _HALF.search(file.name)]
-    for file in plain or source.glob("*.safetensors"):
+    plain = [file for file in source.glob("[!.]*.safetensors") if not _HALF.search(file.name)]
+    for file in plain or source.glob("[!.]*.safetensors"):
         tensors, metadata = read_tensors(file)
         cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
         write_tensors(folder / _HALF.sub("", file.name), cast, metadata)

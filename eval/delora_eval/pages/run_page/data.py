@@ -158,7 +158,7 @@ def _read_photos(
 def _read_previews(run: RunFolder, thumbnail_px: int) -> tuple[tuple[str, tuple[Thumbnail, ...]], ...]:
     """Returns (label, pictures) per step, from `previews/step-NNNNNN*/` or `previews/step-NNNNNN*.png`."""
     groups: dict[str, list[Path]] = {}
-    for file in sorted(run.previews.rglob("*.png")):
+    for file in sorted(run.previews.rglob("[!.]*.png")):
         label = file.parent.name if file.parent != run.previews else file.stem
         groups.setdefault(label.removeprefix("step-").split("-")[0].lstrip("0") or "0", []).append(file)
     size = round(thumbnail_px * SMALL_THUMBNAIL)

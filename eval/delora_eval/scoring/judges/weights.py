@@ -203,7 +203,9 @@ def _find_tokenizer(spec: EncoderSpec, file: Path) -> Path:
 def _named_weights(spec: EncoderSpec, path: Path) -> Path:
     setting = f"encoders.weights[{spec.id}]={path}"
     if path.is_dir():
-        candidates = [file for file in _local_names(path, spec) if file.is_file()] or sorted(path.glob("*.safetensors"))
+        candidates = [file for file in _local_names(path, spec) if file.is_file()] or sorted(
+            path.glob("[!.]*.safetensors")
+        )
         if len(candidates) == 0:
             raise UserError(
                 f"{setting}: no .safetensors file in this folder (pickles such as .bin and .pt are refused)"
