@@ -148,7 +148,7 @@ def test_debug_shows_the_traceback_and_keeps_the_exit_code(error, code, monkeypa
 
 def test_a_warning_is_one_line_too(monkeypatch, capsys):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.setattr(cli, "load_commands", lambda: toy(lambda _: warnings.warn("small\nphoto", stacklevel=1)))
+    monkeypatch.setattr(cli, "load_commands", lambda: toy(warn_from("delora_sd.data", "small\nphoto")))
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main(["toy"]) == 0
@@ -192,13 +192,10 @@ def test_the_training_door_is_the_train_command(tmp_path):
     assert done.stderr == "delora-sd: 'adapter.rank=none': adapter.rank: expected a whole number, found 'none'\n"
 
 
-def warn_from(package: str):
+def warn_from(package: str, text: str = "beware"):
     """A command during which a module of the package warns."""
-    code = compile(
-        "import warnings\ndef run(_):\n    warnings.warn('beware', UserWarning, stacklevel=1)", "f.py", "exec"
-    )
-    module: dict = {"__name__": package}
-    exec(code, module)
+    module: dict = {"__name__": package, "text": text}
+    exec("import warnings\ndef run(_):\n    warnings.warn(text, stacklevel=1)", module)
     return module["run"]
 
 

@@ -172,12 +172,16 @@ def _wide_gamut() -> bytes:
     return srgb.replace(b"rXYZ", b"tmp1").replace(b"gXYZ", b"rXYZ").replace(b"tmp1", b"gXYZ")
 
 
+def _as_mode(image: Image.Image, mode: str) -> Image.Image:
+    return image.quantize(2) if mode == "P" else image.convert(mode)  # `convert` would take the web's 216 colours
+
+
 @pytest.mark.parametrize("form", ["RGBA.png", "P.png", "P.tif", "RGBA.webp", "RGBA.tif", "transparent.png"])
 def test_one_colour_under_one_profile_is_one_colour_in_every_form(form: str, tmp_path: Path):
     plain = Image.new("RGB", (20, 20), RED)
     plain.save(tmp_path / "plain.png", icc_profile=_wide_gamut())
     expected = open_photo(tmp_path / "plain.png").getpixel((5, 5))
-    image = plain.convert("RGBA") if form == "transparent.png" else plain.convert(form.partition(".")[0])
+    image = plain.convert("RGBA") if form == "transparent.png" else _as_mode(plain, form.partition(".")[0])
     if form == "transparent.png":
         image.paste((*RED, 0), (10, 0, 20, 20))
     image.save(tmp_path / form, icc_profile=_wide_gamut(), **({"lossless": True} if form.endswith("webp") else {}))
