@@ -198,11 +198,21 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NamedBase:
+    base: str = ""
+    """The base the adapter goes onto, where its weights are needed; none: the run's, or the one its folder names."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; none: the default branch."""
+    offline: bool = False
+    """Never touch the network; use only what is bundled, local or already cached."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """Write an adapter as a plain LoRA file that other tools load."""
 
     run: str = ""
-    """A run folder or a PEFT adapter folder."""
+    """A run folder, a PEFT adapter folder, or a plain LoRA file of another tool."""
     output: str | None = None
     """File (kohya, diffusers) or folder (peft); none: `export/` in the run folder."""
     layout: Literal["kohya", "diffusers", "peft"] = "kohya"
@@ -213,7 +223,12 @@ class ExportConfig:
     step: int | None = None
     """Export the checkpoint of this step; none: the final adapter."""
     rank: int | None = None
-    """DoRA, OFT and other updates that are not low-rank: rank of the SVD; none: 4 times the adapter's rank."""
+    """The closest LoRA of this rank; none: the exact one, or, of OFT and other updates that are not low-rank, an SVD
+    of 4 times the adapter's rank."""
+    dora_scale: bool = False
+    """DoRA in a kohya file: its exact `dora_scale` instead of an SVD. LyCORIS, AUTOMATIC1111, Forge and today's ComfyUI
+    normalise along the outputs, as DoRA does; older ComfyUI along the inputs; diffusers ignores it and draws wrong."""
+    model: NamedBase = field(default_factory=NamedBase)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,10 +236,12 @@ class MergeConfig:
     """Write a full Stable Diffusion folder with the adapter merged in."""
 
     run: str = ""
+    """A run folder, a PEFT adapter folder, or a plain LoRA file of another tool."""
     output: str = ""
     """Folder for the merged diffusers model."""
     strength: float = 1.0
     precision: Literal["fp16", "fp32"] = "fp16"
+    model: NamedBase = field(default_factory=NamedBase)
 
 
 @dataclass(frozen=True, kw_only=True)

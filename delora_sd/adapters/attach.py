@@ -17,6 +17,7 @@ from delora_sd.adapters.lowrank.pack import attach_adapters, find_targets
 from delora_sd.adapters.lowrank.patterns import check_pattern
 from delora_sd.adapters.peft.layout import CONFIG_FILE
 from delora_sd.adapters.peft.methods import attach_peft, check_num_blocks, read_peft_config
+from delora_sd.adapters.peft.trial import check_works
 from delora_sd.adapters.peft.updates import load_peft_updates
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_json
@@ -68,6 +69,9 @@ def check_known(config: AdapterConfig) -> None:
 
 def check_layers(config: AdapterConfig, unet: nn.Module) -> None:
     """Raises UserError for layers the UNet lacks and ranks they cannot have; it may be on device "meta"."""
+    if config.method == "peft":  # its configuration may name layers of its own
+        check_works(read_peft_config(config), unet, source=str(config.peft_config))
+        return
     targets = find_targets(unet, config.target_modules)
     if config.method == "oft":
         check_num_blocks(unet, config)

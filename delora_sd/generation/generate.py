@@ -24,7 +24,7 @@ from delora_sd.generation.requests import (
 )
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
 from delora_sd.generation.solver import build_solver
-from delora_sd.generation.sources import find_source, hash_adapter
+from delora_sd.generation.sources import find_source, hash_adapters
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import GenerateConfig
 from delora_sd.text_files import first_control_character
@@ -63,7 +63,7 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
         base=base,
         precision=f"{dtype}, {source.model.quantization}",
         sampling=sampling,
-        adapters={hash_adapter(path): strength for path, strength in source.adapters.items()},
+        adapters=hash_adapters(source.adapters),
         step=source.step,
     )
     seeds = range(config.seed, config.seed + config.images_per_prompt)

@@ -1,22 +1,22 @@
 """What to generate from: a run folder, its checkpoint, a PEFT folder, a plain LoRA file, or the base model itself."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from delora_sd.adapters.exchange.inputs import BaseChoice, find_adapter, model_of
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.subjects import class_facts
 from delora_sd.diffusion.bases import place_of_base
 from delora_sd.errors import UserError
 from delora_sd.files.records import check_record
-from delora_sd.files.run_folder import RunFolder, read_json
-from delora_sd.settings import GenerateConfig, ModelConfig
+from delora_sd.files.run_folder import RunFolder
+from delora_sd.settings import DEFAULT_BASE, GenerateConfig, ModelConfig
 
 BASE = "base"
 """`run=base`: no adapter, the base model's own pictures."""
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +52,30 @@ def find_source(config: GenerateConfig) -> Source:
         return _run_source(config, RunFolder(path))
     if not path.exists():
         raise UserError(f"run={config.run}: no such folder or file")
-    if path.is_dir() and not (path / ADAPTER_CONFIG).is_file():
-        raise UserError(f"run={config.run}: neither a run folder (config.yaml) nor a PEFT folder ({ADAPTER_CONFIG})")
-    return _bare_source(config, adapters={path: config.strength}, model=_model_of(path, config.model))
+    try:
+        path = find_adapter(path)
+    except UserError as error:
+        raise UserError(f"run={error}") from None
+    choice = BaseChoice(model=config.model, is_named=config.model.base != DEFAULT_BASE)
+    return _bare_source(config, adapters={path: config.strength}, model=model_of(path, choice) or config.model)
+
+
+def hash_adapters(adapters: Mapping[Path, float]) -> dict[str, float]:
+    """Returns {hash of the adapter's files: strength}, in order.
+
+    Raises:
+        UserError: one adapter under two names. Its strengths would add up, under the name of one of them.
+    """
+    hashed: dict[str, Path] = {}
+    for path in adapters:
+        if (first := hashed.setdefault(hash_adapter(path), path)) is not path:
+            raise UserError(f"extra_adapters: {path} is the same adapter as {first}; give it once, with the sum")
+    return {digest: adapters[path] for digest, path in hashed.items()}
 
 
 def hash_adapter(path: Path) -> str:
     """Returns 16 hexadecimal digits of the SHA-256 over the adapter's files."""
-    path = RunFolder(path).adapter if (path / "config.yaml").is_file() else path
+    path = find_adapter(path)
     files = (
         [path] if path.is_file() else sorted(file for file in path.glob("[!.]*") if file.suffix in _ADAPTER_SUFFIXES)
     )
@@ -150,19 +166,10 @@ def _bare_source(config: GenerateConfig, *, adapters: dict[Path, float], model: 
     )
 
 
-def _model_of(path: Path, asked: ModelConfig) -> ModelConfig:
-    """Returns the settings' model; where they name none, the base that the PEFT folder was made for."""
-    if asked.base != ModelConfig().base or path.is_file():
-        return asked
-    config = read_json(path / ADAPTER_CONFIG)
-    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    return replace(asked, base=base) if isinstance(base, str) and base else asked
-
-
 def _with_extra(config: GenerateConfig, adapters: dict[Path, float]) -> dict[Path, float]:
     for name, strength in config.extra_adapters.items():
-        path = Path(name).expanduser()
+        path = find_adapter(Path(name))
         if path in adapters:
-            raise UserError(f"extra_adapters: {name} is given twice; add its strengths up")
+            raise UserError(f"extra_adapters: {name} is given twice; give it once, with the sum of its strengths")
         adapters = adapters | {path: strength}
     return adapters

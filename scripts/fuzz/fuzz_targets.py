@@ -79,7 +79,7 @@ def draw_adapter(chance: random.Random) -> Case:
 
 def read_adapter(folder: Path, words: tuple[str, ...]) -> None:
     """Merges the adapter into a small UNet, and makes a plain LoRA of it."""
-    from delora_sd.adapters.exchange.export import plain_lora_of
+    from delora_sd.adapters.exchange.as_lora import plain_lora_of
     from delora_sd.adapters.exchange.merging import merged_adapters
 
     path = folder / words[0]

@@ -8,7 +8,8 @@ from adapter_cases import ATTENTION, CONVOLUTIONS, config_of, unet_output
 from peft import PeftModel
 from safetensors import safe_open
 
-from delora_sd.adapters.exchange.export import export_adapter, export_defaults, export_path, plain_lora_of
+from delora_sd.adapters.exchange.as_lora import plain_lora_of
+from delora_sd.adapters.exchange.export import export_adapter, export_defaults, export_path
 from delora_sd.adapters.exchange.merged_model import merge_checkpoint
 from delora_sd.adapters.exchange.merging import merged_adapters
 from delora_sd.adapters.lowrank.balance import balanced
@@ -105,11 +106,11 @@ def test_what_is_not_low_rank_is_exported_by_svd_with_the_kept_energy(make_run, 
     run, adapted = make_run(config_of(method, num_blocks=2))
     native, errors, energies = unet_output(adapted), [], []
     for rank in (2, 32):
-        export_adapter(ExportConfig(run=str(run.path), layout="peft", precision="fp32", rank=rank))
+        export_adapter(ExportConfig(run=str(run.path), layout="kohya", precision="fp32", rank=rank))
         assert "approximate LoRA" in " ".join(capsys.readouterr().out.split())
-        errors.append(
-            _difference(unet_output(PeftModel.from_pretrained(base_unet(), export_path(run, "peft"))), native)
-        )
+        unet = base_unet()
+        with merged_adapters(unet, {export_path(run, "kohya"): 1.0}):
+            errors.append(_difference(unet_output(unet), native))
         energies.append(plain_lora_of(run.adapter, strength=1.0, rank=rank).energy)
     assert errors[0] > 1e-3 and errors[1] < 1e-5
     assert set(energies[0]) == set(energies[1])

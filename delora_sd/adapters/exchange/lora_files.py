@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from delora_sd.adapters.exchange.plain_lora import KOHYA_PREFIX, PlainLayer
+from delora_sd.adapters.exchange.key_names import KOHYA_PREFIX
+from delora_sd.adapters.exchange.plain_lora import PlainLayer
 from delora_sd.adapters.peft import layout as peft_layout
 from delora_sd.files.run_folder import write_folder, write_json
 from delora_sd.files.tensors import header_bytes, stored_order, tensor_bytes, write_tensors
@@ -51,9 +52,11 @@ def write_kohya(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance:
     for layer, factors in layers.items():
         key = KOHYA_PREFIX + layer.replace(".", "_")
         share = math.sqrt(factors.down.shape[0] / alpha)  # readers multiply by alpha / rank
-        scaled = PlainLayer(down=factors.down * share, up=factors.up * share, magnitude=None)
+        scaled = PlainLayer(down=factors.down * share, up=factors.up * share)
         tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"] = _weights(scaled, dtype)
         tensors[f"{key}.alpha"] = torch.tensor(float(alpha))
+        if factors.magnitude is not None:
+            tensors[f"{key}.dora_scale"] = factors.magnitude.reshape(-1, *(1 for _ in factors.down.shape[1:]))
     write_tensors(path, tensors, file_metadata(layers, tensors, provenance))
 
 
@@ -66,7 +69,7 @@ def write_diffusers(path: Path, layers: PlainLayers, dtype: torch.dtype, provena
     """Writes `unet.<layer>.lora_A/.lora_B.weight` with the LoraConfig in the header: pipe.load_lora_weights."""
     tensors = {}
     for layer, factors in layers.items():
-        tensors[f"unet.{layer}.lora_A.weight"], tensors[f"unet.{layer}.lora_B.weight"] = _weights(factors, dtype)
+        tensors |= _peft_tensors(f"unet.{layer}", factors, dtype)
     config = _lora_config(layers, provenance.base)
     # diffusers hands these to LoraConfig(**...): nothing else may be in it.
     kept = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora")
@@ -79,14 +82,26 @@ def write_peft(folder: Path, layers: PlainLayers, dtype: torch.dtype, provenance
     """Writes an adapter folder for `PeftModel.from_pretrained`, whole or not at all."""
     tensors = {}
     for layer, factors in layers.items():
-        key = f"{peft_layout.PREFIX}{layer}"
-        tensors[f"{key}.lora_A.weight"], tensors[f"{key}.lora_B.weight"] = _weights(factors, dtype)
+        tensors |= _peft_tensors(f"{peft_layout.PREFIX}{layer}", factors, dtype)
 
     def write(path: Path) -> None:
         write_tensors(path / peft_layout.PEFT_FILE, tensors, file_metadata(layers, tensors, provenance))
         write_json(path / peft_layout.CONFIG_FILE, _lora_config(layers, provenance.base))
 
     write_folder(folder, write)
+
+
+def _peft_tensors(key: str, factors: PlainLayer, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Returns a layer in PEFT's and diffusers' names.
+
+    A magnitude stays fp32: it is of the size of W, and rounded to fp16 it would be off by more than small changes are.
+    """
+    down, up = _weights(factors, dtype)
+    tensors = {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
+    if factors.magnitude is not None:
+        shape = (-1,) if down.ndim == 2 else (1, -1, *(1 for _ in down.shape[2:]))
+        tensors[f"{key}.lora_magnitude_vector"] = factors.magnitude.float().reshape(shape)
+    return tensors
 
 
 def _weights(factors: PlainLayer, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -97,7 +112,8 @@ def _weights(factors: PlainLayer, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def _lora_config(layers: PlainLayers, base: str) -> dict[str, Any]:
     ranks = {layer: factors.down.shape[0] for layer, factors in layers.items()}
-    return peft_layout.lora_config(ranks, base=base, targets=list(layers))
+    use_dora = any(factors.magnitude is not None for factors in layers.values())
+    return peft_layout.lora_config(ranks, base=base, targets=list(layers)) | {"use_dora": use_dora}
 
 
 def file_metadata(layers: PlainLayers, tensors: dict[str, Tensor], provenance: Provenance) -> dict[str, str]:

@@ -7,15 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from delora_sd.adapters.exchange.formats import read_adapter_config
+from delora_sd.adapters.exchange.inputs import base_choice, find_adapter, model_of
 from delora_sd.adapters.exchange.merging import check_strength, merged_adapters
-from delora_sd.adapters.exchange.provenance import check_base_of, find_run
-from delora_sd.adapters.exchange.updates import find_adapter
-from delora_sd.config.deciding import read_run_settings
+from delora_sd.adapters.exchange.provenance import check_base_of
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_json, write_folder, write_json, write_text
 from delora_sd.files.tensors import read_tensors, write_tensors
-from delora_sd.settings import MergeConfig, ModelConfig
+from delora_sd.settings import MergeConfig
 
 INDEX_FILE = "model_index.json"
 _COPIED = ("vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor")
@@ -39,8 +37,12 @@ def merge_checkpoint(config: MergeConfig) -> None:
     if output.exists() and not (output / INDEX_FILE).exists() and (output.is_file() or any(output.iterdir())):
         raise UserError(f"output: {output} exists and holds something else; give a new folder")
     adapter = find_adapter(Path(config.run))
-    base = find_base(_base_of(adapter))
-    check_base_of(adapter, base)
+    model = model_of(adapter, base_choice(config.model))
+    if model is None:
+        raise UserError(f"{adapter} does not say which base it belongs to; name it: model.base=...")
+    base = find_base(model)
+    if not config.model.base:
+        check_base_of(adapter, base)
     if base.folder is None:
         raise UserError(f"{base.name} has random weights and no files; there is nothing to merge into")
     dtype = _DTYPES[config.precision]
@@ -55,16 +57,6 @@ def merge_checkpoint(config: MergeConfig) -> None:
         write_folder(output, write)
     said = f"{output}: {base.name} with {adapter} at strength {config.strength:g}, {config.precision}"
     Console(markup=False, emoji=False).print(said, soft_wrap=True)
-
-
-def _base_of(adapter: Path) -> ModelConfig:
-    run = find_run(adapter)
-    if run is not None:
-        return read_run_settings(run.config).model
-    base = None if adapter.is_file() else read_adapter_config(adapter).get("base_model_name_or_path")
-    if not base:
-        raise UserError(f"{adapter} does not say which base it belongs to; give a run folder")
-    return ModelConfig(base=base)
 
 
 def _copy_other_parts(source: Path, folder: Path, dtype: torch.dtype) -> None:

@@ -12,11 +12,41 @@ from delora_sd.config.deciding import read_run_settings
 from delora_sd.diffusion.bases import Base
 from delora_sd.files.made_from import check_base
 from delora_sd.files.run_folder import RunFolder
+from delora_sd.files.tensors import read_tensors
 from delora_sd.settings import TrainConfig
 
+_FROM_THE_TENSORS = (
+    "ss_base_model_version", "ss_v2", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args",
+    "ss_output_name", "ss_sd_model_name",
+)  # fmt: skip
+"""What a header says about the file itself: said anew for another file."""
 
-def describe_adapter(folder: Path, lineage: dict[str, str], *, base: str) -> Provenance:
-    """Returns what is known about an adapter folder; the run around it is read when there is one."""
+
+def describe_adapter(path: Path, lineage: dict[str, str], *, base: str) -> Provenance:
+    """Returns what is known about an adapter folder, from the run around it, or about a file, from its header."""
+    return _describe_file(path, lineage, base) if path.is_file() else _describe_folder(path, lineage, base)
+
+
+def _describe_file(file: Path, lineage: dict[str, str], base: str) -> Provenance:
+    _, said = read_tensors(file)
+    return Provenance(
+        title=file.stem,
+        base=base or said.get("ss_sd_model_name", ""),
+        date=_date([file]),
+        size_px=None,
+        trigger=said.get("modelspec.trigger_phrase", ""),
+        is_v_prediction=said.get("modelspec.prediction_type") == "v",
+        training={key: value for key, value in said.items() if key.startswith("ss_") and key not in _FROM_THE_TENSORS},
+        lineage=_lineage_of_file(said) | lineage,
+    )
+
+
+def _lineage_of_file(said: dict[str, str]) -> dict[str, str]:
+    names = ("method", "source_rank", "init", "weight_norm", "lambda_init", "config_sha256")
+    return {name: said[key] for name in names if (key := f"delora.{name}") in said}
+
+
+def _describe_folder(folder: Path, lineage: dict[str, str], base: str) -> Provenance:
     run = find_run(folder)
     config = read_run_settings(run.config) if run else None
     manifest: dict[str, Any] = run.read_manifest() if run else {}
@@ -28,7 +58,7 @@ def describe_adapter(folder: Path, lineage: dict[str, str], *, base: str) -> Pro
     return Provenance(
         title=run.path.resolve().name if run else folder.resolve().name,
         base=base,
-        date=_date(folder),
+        date=_date([file for file in folder.iterdir() if file.is_file()]),
         size_px=size_px,
         trigger=trigger,
         is_v_prediction=facts.get("prediction_type") == "v_prediction",
@@ -56,9 +86,9 @@ def _class_word(config: TrainConfig, manifest: dict[str, Any]) -> str:
     return manifest.get("subject", {}).get("class_word") or config.data.class_word or ""
 
 
-def _date(folder: Path) -> str:
+def _date(files: list[Path]) -> str:
     """When the adapter was written: exporting it again later gives the same bytes."""
-    newest = max(file.stat().st_mtime for file in folder.iterdir() if file.is_file())
+    newest = max(file.stat().st_mtime for file in files)
     return datetime.fromtimestamp(int(newest), UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 

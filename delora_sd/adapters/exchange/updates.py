@@ -2,21 +2,25 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from delora_sd.adapters import attach as delegated
-from delora_sd.adapters.exchange.formats import CONFIG_FILE, OWN_TYPE, load_adapter, read_adapter_config
+from delora_sd.adapters.exchange.formats import OWN_TYPE, load_adapter, read_adapter_config
+from delora_sd.adapters.exchange.inputs import find_adapter
 from delora_sd.adapters.exchange.plain_lora import PlainLayer, read_plain_lora
 from delora_sd.adapters.lowrank.adapter import Adapter, layer_factors
-from delora_sd.adapters.lowrank.factors import Factors, dense_update, row_norms
+from delora_sd.adapters.lowrank.factors import MIN_NORM, Factors, dense_update, row_norms
 from delora_sd.adapters.lowrank.methods import METHODS, LayerSpec, Tensors
+from delora_sd.adapters.lowrank.pack import ADAPTABLE
 from delora_sd.adapters.lowrank.quantization import weight_shape
 from delora_sd.adapters.peft import layout as peft_layout
+from delora_sd.adapters.peft.lora_config import beyond_plain_lora
 from delora_sd.errors import UserError
-from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import AdapterConfig
 
 Update = Callable[[Tensor], Tensor]
@@ -32,28 +36,18 @@ def load_updates(path: Path, unet: nn.Module) -> dict[str, Update]:
     path = find_adapter(path)
     if path.is_file():
         return _plain_updates(path, unet)
-    kind = read_adapter_config(path).get("peft_type")
-    if kind == OWN_TYPE or kind in peft_layout.PEFT_TYPES:
+    config = read_adapter_config(path)
+    if has_own_formula(config):
         return _adapter_updates(load_adapter(path), unet, source=path)
     return delegated.load_updates(path, unet)
 
 
-def find_adapter(path: Path) -> Path:
-    """Returns the adapter's folder or file for a run folder, a checkpoint, an adapter folder or a plain LoRA file."""
-    path = Path(path).expanduser()
-    if path.is_file() or (path / CONFIG_FILE).exists():
-        return path
-    run = RunFolder(path)
-    if run.is_finished():
-        return run.adapter
-    if not path.exists():
-        raise UserError(f"{path} does not exist; expected a run folder, an adapter folder or a .safetensors file")
-    if steps := run.checkpoint_steps():
-        raise UserError(
-            f"{path}: training has not finished (last checkpoint: step {steps[-1]}); run it again to resume"
-        )
-    read_adapter_config(path)
-    raise AssertionError("read_adapter_config accepts no folder without its file")
+def has_own_formula(config: dict[str, Any]) -> bool:
+    """True when the folder's update is computed by us: our methods, and PEFT's DeLoRA, LoRA and DoRA without more."""
+    kind = config.get("peft_type")
+    if kind == "LORA" and beyond_plain_lora(config):
+        return False
+    return kind == OWN_TYPE or kind in peft_layout.PEFT_TYPES
 
 
 def _adapter_updates(adapter: Adapter, unet: nn.Module, *, source: Path) -> dict[str, Update]:
@@ -73,21 +67,45 @@ def _adapter_update(config: AdapterConfig, spec: LayerSpec, tensors: Tensors, we
 
 
 def _plain_updates(path: Path, unet: nn.Module) -> dict[str, Update]:
-    layers, text_encoder = read_plain_lora(path, [name for name, _ in unet.named_modules()])
+    here = {name: weight_shape(module) for name, module in unet.named_modules() if isinstance(module, ADAPTABLE)}
+    layers, unused = read_plain_lora(path, here)
+    layers = {name: _in_shape(layer, here[name]) for name, layer in layers.items()}
     check_shapes({name: layer.weight_shape for name, layer in layers.items()}, unet, source=path)
-    if text_encoder:
-        warnings.warn(
-            f"{path} also changes the text encoder ({len(text_encoder)} tensors); only the UNet's part is used",
-            stacklevel=2,
-        )
-    return {f"{name}.weight": partial(_plain_update, layer) for name, layer in layers.items()}
+    if unused:
+        others = " and ".join(f"{what} ({count} tensor{'s' * (count > 1)})" for what, count in unused.items())
+        warnings.warn(f"{path} also changes {others}; only the UNet's part is used", stacklevel=2)
+    updates: dict[str, Update] = {f"{name}.weight": partial(_plain_update, layer) for name, layer in layers.items()}
+    for name, layer in layers.items():
+        if layer.bias is not None:
+            if unet.get_submodule(name).bias is None:
+                raise UserError(f"{path} adds a bias to {name}, which has none in this UNet")
+            updates[f"{name}.bias"] = partial(_constant_update, layer.bias)
+    return updates
+
+
+def _in_shape(layer: PlainLayer, shape: tuple[int, ...]) -> PlainLayer:
+    """Returns the layer with the factors of a 1 x 1 convolution as those of a Linear layer, or the other way round."""
+    kernel = (*layer.down.shape[2:], *shape[2:])
+    if len(shape) == layer.down.ndim or any(side != 1 for side in kernel):
+        return layer
+    return replace(layer, down=layer.down.reshape(*layer.down.shape[:2], *shape[2:]))
 
 
 def _plain_update(layer: PlainLayer, weight: Tensor) -> Tensor:
     flat = weight.flatten(1)
     down, up = layer.down.flatten(1).to(weight.device), layer.up.to(weight.device)
-    scale = None if layer.magnitude is None else layer.magnitude.to(weight.device) / row_norms(down, up, flat)
-    return dense_update(Factors(down, up, scale), flat).view_as(weight)
+    if layer.magnitude is None:
+        return dense_update(Factors(down, up), flat).view_as(weight)
+    magnitude = layer.magnitude.to(weight.device)
+    if layer.is_along_inputs:
+        changed = weight + (up @ down).view_as(weight)
+        norms = changed.transpose(0, 1).flatten(1).norm(dim=1).clamp_min(MIN_NORM)
+        return changed * (magnitude / norms).view(1, -1, *(1 for _ in weight.shape[2:])) - weight
+    return dense_update(Factors(down, up, magnitude / row_norms(down, up, flat)), flat).view_as(weight)
+
+
+def _constant_update(change: Tensor, parameter: Tensor) -> Tensor:
+    return change.to(parameter.device).view_as(parameter)
 
 
 def check_shapes(shapes: dict[str, tuple[int, ...]], unet: nn.Module, *, source: Path) -> None:

@@ -24,3 +24,16 @@ def check_pattern(pattern: Any, *, source: str) -> None:
         re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
         raise UserError(f"{source}: '{shown}' is no regular expression ({error})") from None
+
+
+def pattern_value(pattern: dict[str, float] | None, layer: str, default: float, *, source: str) -> float:
+    """Returns the value PEFT would use: its keys match the end of a layer's name from a dot on.
+
+    Raises:
+        UserError: a pattern that is no regular expression; `source` names the file.
+    """
+    for key, value in (pattern or {}).items():
+        check_pattern(key, source=source)
+        if re.match(rf"(.*\.)?({key})$", layer):
+            return value
+    return default

@@ -3,7 +3,6 @@
 Knows names and shapes, no files.
 """
 
-import math
 import re
 from typing import Any
 
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from delora_sd.adapters.lowrank.adapter import Adapter
 from delora_sd.adapters.lowrank.methods import LayerSpec, Tensors
-from delora_sd.adapters.lowrank.patterns import check_pattern
+from delora_sd.adapters.lowrank.patterns import pattern_value
+from delora_sd.adapters.peft.lora_config import beyond_plain_lora, declared_alpha
 from delora_sd.errors import UserError
 from delora_sd.files.records import check_record
 from delora_sd.settings import AdapterConfig
@@ -25,10 +25,7 @@ _LORA_NAMES = {"lora_A.weight": "A", "lora_B.weight": "B", "lora_magnitude_vecto
 _NAMES = {"DELORA": _DELORA_NAMES, "LORA": _LORA_NAMES}
 PEFT_TYPES = tuple(_NAMES)
 
-_FIELDS = {
-    "lora_alpha": float, "delora_lambda": float, "alpha_pattern": dict | None, "lambda_pattern": dict | None,
-    "use_rslora": bool | None,
-}  # fmt: skip
+_FIELDS = {"delora_lambda": float, "lambda_pattern": dict | None}
 
 
 def reason_not_expressible(adapter: Adapter) -> str | None:
@@ -131,11 +128,9 @@ def from_peft(peft: dict[str, Any], tensors: dict[str, Tensor], *, source: str) 
     """
     kind = peft["peft_type"]
     check_record(peft, {}, _FIELDS, source=f"{source}/{CONFIG_FILE}", advice="get the file again")
-    for key in ("alpha_pattern", "lambda_pattern"):
-        numbers = peft.get(key) or {}
-        check_record(
-            numbers, dict.fromkeys(numbers, float), source=f"{source}/{CONFIG_FILE}: {key}", advice="get the file again"
-        )
+    numbers = peft.get("lambda_pattern") or {}
+    where = f"{source}/{CONFIG_FILE}: lambda_pattern"
+    check_record(numbers, dict.fromkeys(numbers, float), source=where, advice="get the file again")
     _refuse_what_we_lack(peft, source)
     layers = {layer: _flatten(named) for layer, named in _by_layer(tensors, _NAMES[kind], source).items()}
     shapes = {layer: _weight_shape(tensors, layer, kind) for layer in layers}
@@ -144,10 +139,12 @@ def from_peft(peft: dict[str, Any], tensors: dict[str, Tensor], *, source: str) 
 
 
 def _refuse_what_we_lack(peft: dict[str, Any], source: str) -> None:
-    absent = ("modules_to_save", "lora_bias", "layer_replication", "target_parameters", "use_qalora", "fan_in_fan_out")
-    for key in absent:
-        if peft.get(key):
-            raise UserError(f"{source}: {key}={peft[key]} is not supported; export it as a plain LoRA with peft first")
+    if peft.get("modules_to_save"):
+        raise UserError(
+            f"{source}: modules_to_save={peft['modules_to_save']} trains whole layers, which no adapter holds"
+        )
+    if peft["peft_type"] == "LORA" and (more := beyond_plain_lora(peft)):
+        raise UserError(f"{source}: {more} is more than a plain LoRA; merge it")
     if peft.get("bias", "none") != "none":
         raise UserError(f"{source}: bias={peft['bias']} trains biases, which no adapter here holds")
 
@@ -193,24 +190,9 @@ def _weight_shape(tensors: dict[str, Tensor], layer: str, kind: str) -> tuple[in
 
 def _spec(peft: dict[str, Any], layer: str, named: Tensors, shape: tuple[int, ...], source: str) -> LayerSpec:
     rank = named["A"].shape[0]
-    alpha = pattern_value(peft.get("alpha_pattern"), layer, peft.get("lora_alpha", rank), source=source)
-    if peft.get("use_rslora"):
-        alpha *= math.sqrt(rank)  # peft divides by sqrt(r) there, we always divide by r
+    alpha = declared_alpha(peft, layer, rank, source=f"{source}/{CONFIG_FILE}")
     boundary = pattern_value(peft.get("lambda_pattern"), layer, peft.get("delora_lambda", 15.0), source=source)
     return LayerSpec(shape=shape, rank=rank, boundary=float(boundary), alpha=float(alpha))
-
-
-def pattern_value(pattern: dict[str, float] | None, layer: str, default: float, *, source: str) -> float:
-    """Returns the value PEFT would use: its keys match the end of a layer's name from a dot on.
-
-    Raises:
-        UserError: a pattern that is no regular expression; `source` names the file.
-    """
-    for key, value in (pattern or {}).items():
-        check_pattern(key, source=source)
-        if re.match(rf"(.*\.)?({key})$", layer):
-            return value
-    return default
 
 
 def _config(peft: dict[str, Any], layers: dict[str, Tensors], specs: dict[str, LayerSpec]) -> AdapterConfig:

@@ -3,6 +3,8 @@
 The same small interface as an AdapterPack of one; saved in PEFT's own layout.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +15,17 @@ from delora_sd.adapters.lowrank.pack import ADAPTABLE, find_targets
 from delora_sd.adapters.lowrank.pack_of_one import AdapterInUNet, PackOfOne, compute_in
 from delora_sd.adapters.lowrank.quantization import dense_weight, is_quantized
 from delora_sd.adapters.peft.bridge import (
-    ADAPTER_NAME,
+    base_changes,
     build_config,
+    frozen_parameters,
     inject,
-    json_ready,
-    layer_update,
     load_state,
+    parameter_change,
+    save_state,
     tuner_layers,
 )
-from delora_sd.adapters.peft.layout import CONFIG_FILE, PEFT_FILE
 from delora_sd.errors import UserError
-from delora_sd.files.run_folder import read_json, write_folder, write_json
-from delora_sd.files.tensors import write_tensors
+from delora_sd.files.run_folder import read_json
 from delora_sd.settings import AdapterConfig
 
 if TYPE_CHECKING:
@@ -44,18 +45,7 @@ class PeftAdapter(AdapterInUNet):
 
     def save(self, folder: Path, *, base: str) -> None:
         """Writes PEFT's adapter folder, whole or not at all."""
-        from peft import get_peft_model_state_dict
-
-        tensors = {name: value.detach().clone() for name, value in get_peft_model_state_dict(self.model).items()}
-        config = json_ready(self.model.peft_config[ADAPTER_NAME].to_dict())
-        config |= {"base_model_name_or_path": base, "inference_mode": True, "auto_mapping": None}
-
-        def write(path: Path) -> None:
-            metadata = {"format": "pt", "delora.base": base, "delora.method": self.config.method}
-            write_tensors(path / PEFT_FILE, tensors, metadata)
-            write_json(path / CONFIG_FILE, config)
-
-        write_folder(folder, write)
+        save_state(self.model, folder, base=base, method=self.config.method)
 
     def restore(self, folder: Path) -> None:
         """Takes over saved tensors, bit for bit: how training resumes."""
@@ -65,13 +55,33 @@ class PeftAdapter(AdapterInUNet):
 class PeftPack(PackOfOne):
     """A UNet with PEFT's layers in it, as a pack of one."""
 
+    def __init__(self, adapter: PeftAdapter, starts: dict[str, torch.Tensor]):
+        super().__init__(adapter)
+        self._starts = starts  # {parameter: what PEFT's start did to the frozen one}, on the CPU
+
+    @contextmanager
+    def only(self, index: int) -> Iterator[None]:
+        """Inside, nothing is dropped: what is drawn is what was trained, not what training sees."""
+        modules = [module for _, layer in tuner_layers(self.adapters[0].model) for module in layer.modules()]
+        was_training = [module.training for module in modules]
+        for module in modules:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module, training in zip(modules, was_training, strict=True):
+                module.training = training
+
     @torch.no_grad()
     def distances(self) -> list[dict[str, tuple[float, float]]]:
         """Returns [{layer: (||W' - W||_F, the same over ||W||_F)}]."""
         found = {}
         for name, layer in tuner_layers(self.adapters[0].model):
-            weight = dense_weight(layer.get_base_layer()).float()
-            distance = layer_update(layer, weight).norm().item()
+            weight, start = dense_weight(layer.get_base_layer()).float(), self._starts.get(f"{name}.weight")
+            if start is not None:
+                start = start.to(weight.device)
+                weight = weight - start
+            distance = parameter_change(layer, "weight", weight, start).norm().item()
             found[name] = (distance, distance / max(weight.norm().item(), 1e-12))
         return [found]
 
@@ -87,6 +97,7 @@ def attach_peft(unet: nn.Module, config: AdapterConfig, *, seed: int) -> PeftPac
         raise UserError(f"adapter.method: {config.method} has no quantised base; use model.quantization=none")
     peft_config = oft_config(config, unet) if config.method == "oft" else read_peft_config(config)
     dtype = next(unet.parameters()).dtype
+    before = frozen_parameters(unet, peft_config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = inject(unet, peft_config, source=f"adapter.method={config.method}")
@@ -94,7 +105,7 @@ def attach_peft(unet: nn.Module, config: AdapterConfig, *, seed: int) -> PeftPac
     adapter = PeftAdapter(config, model)
     if not adapter.num_parameters():
         raise UserError(f"{config.peft_config}: this PEFT configuration trains nothing on the UNet")
-    return PeftPack(adapter)
+    return PeftPack(adapter, base_changes(model, before))
 
 
 def oft_config(config: AdapterConfig, unet: nn.Module) -> "PeftConfig":

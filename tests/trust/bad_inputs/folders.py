@@ -199,7 +199,7 @@ REFUSED = (
     Case(
         name="export on a folder that is no adapter",
         command=lambda world: ["export", str(world.photos)],
-        says=("no adapter folder", "adapter_config.json"),
+        says=("is no adapter", "adapter_config.json"),
     ),
     Case(
         name="export into a file of another kind",
