@@ -112,9 +112,7 @@ def test_a_start_that_cannot_be_repeated_is_refused_by_name(tmp_path, start):
     _saved(tmp_path, "plain")
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"init_lora_weights": start, "corda_config": {}}))
-    with pytest.raises(
-        UserError, match=r"=pissa_niter_2 takes another part|`eigens` attribute not found"
-    ):
+    with pytest.raises(UserError, match=r"=pissa_niter_2 takes another part|`eigens` attribute not found"):
         merged_adapters(small_unet(), {tmp_path: 1.0}).__enter__()
 
 
