@@ -15,6 +15,7 @@ from delora_eval.scoring.score import find_protocols, score_task
 from delora_eval.scoring.task import read_task
 from delora_eval.settings import ReportConfig, ScoreConfig
 from delora_sd.errors import UserError
+from delora_sd.files.hashing import hash_file
 from delora_sd.files.run_folder import RunFolder, append_line, write_json
 
 ATTACK = 'a {identifier} {class_word} <script>alert(1)</script> "><img src=x onerror=alert(2)> &amp; {{7*7}}'
@@ -41,7 +42,8 @@ def train(run: Path) -> None:
             append_line(run / "events.jsonl", {"step": step, "layers": dict.fromkeys(layers, facts)})
     manifest = {"format": 1, "delora_sd": "0.1.0", "git": "abc123def4567", "versions": {"torch": "2.9.1"}}
     manifest |= {"base": {"id": "tiny", "fingerprint": "feedface" * 8, "random_weights": False}, "device": "a CPU"}
-    write_json(run / "manifest.json", manifest | {"photos": {"0.png": "cafe" * 16}, "trainable_parameters": 3188864})
+    photos = {photo.name: hash_file(photo) for photo in sorted((run.parent / "photos").iterdir())}
+    write_json(run / "manifest.json", manifest | {"photos": photos, "trainable_parameters": 3188864})
 
 
 class Links(HTMLParser):
@@ -79,7 +81,8 @@ def test_a_finished_run_shows_photos_pictures_scores_curves_settings_and_hashes(
         assert label in page
     for title in ("Loss", "Boundary", "Distance from the pretrained model", "Where the model moved", "Speed"):
         assert f"<h3>{title}</h3>" in page
-    for fact in ("3,188,864", "feedfacefeedface", "cafecafecafecafe", "abc123def456", "2.9.1", "0123456789abcdef"):
+    photo = run.parent / "photos" / "0.png"
+    for fact in ("3,188,864", "feedfacefeedface", hash_file(photo)[:16], "abc123def456", "2.9.1", "0123456789abcdef"):
         assert fact in page
     assert "data.class_word" in page and "RANDOM" not in page and "Miniature world" not in page
     assert page.count('class="card"') == 6
