@@ -12,6 +12,7 @@ from PIL import Image
 from standins import draw_picture, make_judge, write_run
 from torch.nn.functional import normalize
 
+from delora_eval.pages.run_page.page import render_run
 from delora_eval.scoring.crops import SIDES, window_boxes
 from delora_eval.scoring.judges.embedding import Judge
 from delora_eval.scoring.measures.measure import EmbeddedSubject, Pictures
@@ -25,7 +26,7 @@ from delora_sd.config.load import load_config, to_yaml
 from delora_sd.data.held_out import load_run_subject
 from delora_sd.errors import UserError
 from delora_sd.files.hashing import hash_file
-from delora_sd.files.run_folder import read_lines, write_json, write_text
+from delora_sd.files.run_folder import RunFolder, read_lines, write_json, write_text
 from delora_sd.settings import TrainConfig
 
 
@@ -224,6 +225,9 @@ def test_copies_are_found_and_listed_beside_the_photo_they_repeat(rendered_run: 
     assert found["00-s0.png"]["photo"] == photos[1].name and found["00-s0.png"]["side"] == 1
     assert found["01-s1.png"]["photo"] == photos[2].name and found["01-s1.png"]["side"] < 1
     assert found.keys() == {"00-s0.png", "01-s1.png"} and risk["value"] == 0.5
+    page = render_run(RunFolder(rendered_run), pictures_per_prompt=2, thumbnail_px=64)
+    section = page[page.index('id="copies"') : page.index('id="training"')]
+    assert section.count("<img ") == 4 and f"00-s0.png and photo {photos[1].name}: the whole picture" in section
 
 
 def test_a_run_that_copies_has_memorised_and_one_that_learned_has_not(rendered_run: Path, tmp_path: Path):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from delora_eval.scoring.measures.metrics import SCORES, PairMean
+from delora_sd.data.subjects import is_plain_name
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.files.records import check_record
 from delora_sd.files.run_folder import read_lines
@@ -57,12 +58,14 @@ class ScoreLine:
     base: str | None
     threshold: float | None
     candidates: int | None
+    copies: tuple[dict[str, Any], ...]
+    """Of `copy_risk`: the pictures it counts, each with the photo it repeats, as `groups` writes them."""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "ScoreLine":
         """Returns a checked record of scores.jsonl; what older files lack is None."""
         own = {name: record.get(name) for name in cls.__dataclass_fields__}
-        return cls(**own | {"text_number": record["prompt_index"]})
+        return cls(**own | {"text_number": record["prompt_index"], "copies": tuple(record.get("copies", ()))})
 
     @property
     def is_random(self) -> bool:
@@ -84,6 +87,9 @@ def read_score_lines(file: Path) -> list[ScoreLine]:
     return [ScoreLine.of(record) for record in read_scores(file)]
 
 
+_COPY_FIELDS = {"picture": str, "photo": str, "similarity": float, "threshold": float, "side": float}
+
+
 def read_scores(file: Path) -> list[dict[str, Any]]:
     """Returns the lines of a scores.jsonl, [] before there is one.
 
@@ -98,4 +104,16 @@ def read_scores(file: Path) -> list[dict[str, Any]]:
             raise UserError(
                 f"{source}: unknown score '{line['score'][:40]}'{nearest_name(line['score'], list(SCORES))}"
             )
+        _check_copies(line.get("copies", []), source, advice)
     return lines
+
+
+def _check_copies(copies: Any, source: str, advice: str) -> None:
+    """Raises UserError when a listed copy is not a picture's name beside a photo's: both are looked for in folders."""
+    if not isinstance(copies, list):
+        raise UserError(f"{source}: 'copies' is no list; {advice}")
+    for copy in copies:
+        check_record(copy, _COPY_FIELDS, source=f"{source}: a copy", advice=advice)
+        for name in (copy["picture"], copy["photo"]):
+            if not is_plain_name(name):
+                raise UserError(f"{source}: '{name[:80]}' is no name of a picture in its folder; {advice}")

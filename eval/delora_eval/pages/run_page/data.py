@@ -13,7 +13,7 @@ from delora_eval.scoring.score_lines import ScoreLine, read_score_lines
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.config.load import flatten
 from delora_sd.data.recorded import recognise_subject
-from delora_sd.data.subjects import load_subject
+from delora_sd.data.subjects import find_subject, load_subject
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
@@ -41,6 +41,19 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CopyView:
+    """A picture beside the trained photo that it repeats."""
+
+    picture: Thumbnail
+    photo: Thumbnail
+    name: str
+    """The picture's file."""
+    photo_name: str
+    text: str
+    """What is repeated, and how like it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunPage:
     """Everything the page of a run shows."""
 
@@ -65,6 +78,8 @@ class RunPage:
     protocols: tuple[str, ...]
     settings: tuple[Setting, ...]
     failure: dict[str, Any] = field(default_factory=dict)
+    copies: tuple[CopyView, ...] = ()
+    """Pictures that repeat a trained photo, where the copy risk was scored."""
 
     @property
     def main(self) -> SetView | None:
@@ -134,6 +149,7 @@ def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int
         protocols=protocols,
         settings=_read_settings(config),
         failure=run.read_failure(),
+        copies=_read_copies(run, config, lines, protocols[:1], thumbnail_px),
     )
 
 
@@ -153,6 +169,36 @@ def _read_photos(
     names = {"name": subject.name, "class_word": subject.class_word}
     photos = (*subject.photos, *subject.held_out)
     return names, tuple(make_thumbnails(photos, thumbnail_px)), ""
+
+
+def _read_copies(
+    run: RunFolder, config: TrainConfig, lines: list[ScoreLine], protocol: tuple[str, ...], thumbnail_px: int
+) -> tuple[CopyView, ...]:
+    """Returns the copies that the copy risk counts, of every set, the most alike first."""
+    pairs = []
+    for line in lines:
+        if line.protocol in protocol:
+            pairs += [(run.images / line.set, copy) for copy in line.copies]
+    pairs.sort(key=lambda pair: -pair[1]["similarity"])
+    try:
+        photos = {photo.name: photo for photo in find_subject(config.data).photos}
+    except UserError:
+        photos = {}
+    size = round(thumbnail_px * SMALL_THUMBNAIL)
+    files = [folder / copy["picture"] for folder, copy in pairs]
+    originals = [photos.get(copy["photo"], run.path / "gone") for _, copy in pairs]
+    thumbnails = zip(make_thumbnails(files, size), make_thumbnails(originals, size), pairs, strict=True)
+    return tuple(
+        CopyView(
+            picture=picture,
+            photo=photo,
+            name=copy["picture"],
+            photo_name=copy["photo"],
+            text=("the whole picture" if copy["side"] == 1 else f"a part of {copy['side']:.0%} of its side")
+            + f", similarity {copy['similarity']:.3f}, threshold {copy['threshold']:.3f}",
+        )
+        for picture, photo, (_, copy) in thumbnails
+    )
 
 
 def _read_previews(run: RunFolder, thumbnail_px: int) -> tuple[tuple[str, tuple[Thumbnail, ...]], ...]:

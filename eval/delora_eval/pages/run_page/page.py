@@ -24,7 +24,10 @@ METHOD_NAMES = {
 }
 """How the field writes them."""
 
-SUBJECT_SCORES = ("dino", "clip_i", "nearest_dino", "copy_rate")
+SUBJECT_SCORES = (
+    "dino", "dino_held_out", "memorised_dino", "clip_i", "clip_i_held_out", "memorised_clip_i", "rank_top1",
+    "class_rank_top1", "nearest_dino", "copy_rate", "copy_risk",
+)  # fmt: skip
 PROMPT_SCORES = ("clip_t", "context_accuracy", "class_accuracy", "diversity_dino", "diversity_lpips")
 KEPT_SCORES = ("drift_dino", "drift_clip_i", "pres")
 NUM_HERO_PICTURES = 6
