@@ -73,7 +73,7 @@ class BenchmarkConfig:
     checkpoint: CheckpointRule = "fixed_step"
     """Which step a table shows. fixed_step: the last. best_step_per_method: the step with the best mean DINO of the
     method. best_step_per_prompt: the best of each prompt (Table 1 of OFT; optimistic, because it picks among noise).
-    best_held_out: of every cell the step that `delora-sd choose` finds among `steps`, on every fifth prompt and other
+    best_held_out: the step of every cell that the command `choose` finds among `steps`, on every fifth prompt and other
     seeds; the other prompts are reported. Needs train.data.hold_out."""
     references: References = "trained"
     """Photos that tables and figures lead with. trained: those the subject was learned from, as the paper does.

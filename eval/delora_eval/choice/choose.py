@@ -18,6 +18,7 @@ from delora_sd.config.deciding import read_run_settings
 from delora_sd.config.overlay import with_settings
 from delora_sd.data.held_out import load_run_subject
 from delora_sd.data.prompts import load_prompts
+from delora_sd.data.recorded import recognise_subject
 from delora_sd.data.subjects import Subject
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder, write_bytes, write_json
@@ -69,7 +70,8 @@ def choose_step(config: ChooseConfig, generate: Generate, judge: Judge) -> Choic
     """
     run = _run(config)
     train = read_run_settings(run.config)
-    steps, subject, protocol = _steps(config, run), load_run_subject(train), _protocol(config, train)
+    steps, protocol = _steps(config, run), _protocol(config, train)
+    subject = recognise_subject(run, load_run_subject(train), advice="bring the photos of the training back")
     _check_photos(subject)
     for view in (protocol.dino, protocol.clip):
         use_weights(judge, view.encoder)
