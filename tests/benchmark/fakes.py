@@ -5,9 +5,10 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from delora_eval.benchmark.run.workbench import Stages
@@ -54,6 +55,11 @@ def fake_stages(config: BenchmarkConfig, failures: Failures | None = None) -> St
         score=_score,
         choose=_choose,
     )
+
+
+def idle_stages(config: BenchmarkConfig) -> Stages:
+    """For what must do no work: every stage fails the test."""
+    return Stages(**{stage.name: pytest.fail for stage in fields(Stages)})
 
 
 def dino_of(method: str, subject: str, seed: int, step: int, *, lr: float | None = None) -> float:

@@ -8,8 +8,9 @@ from PIL import Image
 from delora_eval.benchmark.folder import read_outcome, read_plan
 from delora_eval.benchmark.report.view import read_view
 from delora_eval.benchmark.run.launchers import run_benchmark
-from delora_eval.benchmark.run.workbench import Stages
 from delora_sd import miniature
+
+from .fakes import idle_stages
 
 
 @pytest.fixture
@@ -64,6 +65,5 @@ def test_from_photos_to_report_and_again_without_any_work(make_config, tiny_sd, 
     assert "<b>" not in folder.report.read_text().split("<body>")[1]
 
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()}
-    idle = Stages(measure=pytest.fail, train=pytest.fail, generate=pytest.fail, score=pytest.fail)
-    run_benchmark(config, lambda _: idle)
+    run_benchmark(config, idle_stages)
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()} == before

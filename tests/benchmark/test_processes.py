@@ -16,12 +16,11 @@ from delora_eval.benchmark.folder import read_plan
 from delora_eval.benchmark.run import claims as claims_module
 from delora_eval.benchmark.run.claims import Claims
 from delora_eval.benchmark.run.launchers import run_benchmark
-from delora_eval.benchmark.run.workbench import Stages
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_sd.config.load import load_config, to_yaml
 from delora_sd.errors import UserError
 
-from .fakes import SECONDS, fake_stages, trainings
+from .fakes import SECONDS, fake_stages, idle_stages, trainings
 
 WORKER = Path(__file__).with_name("worker.py")
 NUM_KILLS = 10
@@ -173,14 +172,11 @@ def test_many_processes_without_a_launcher_are_told_which_to_use(make_config, mo
         run_benchmark(make_config(), fake_stages)
 
 
-IDLE = Stages(measure=pytest.fail, train=pytest.fail, generate=pytest.fail, score=pytest.fail)
-
-
 def test_second_call_does_no_work_and_changes_no_file(make_config):
     config: BenchmarkConfig = make_config()
     folder = run_benchmark(config, fake_stages)
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()}
-    run_benchmark(config, lambda _: IDLE)
+    run_benchmark(config, idle_stages)
     after = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.is_file()}
     assert after == before
     assert len(read_plan(folder)["test"]) == 8
