@@ -5,10 +5,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from delora_eval.benchmark.report import drawing
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_sd.config.load import from_dict
 
 SUBJECTS = {"backpack": "backpack", "cat": "cat", "dog": "dog"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_drawings():
+    """Figures with a tenth of the dots: what they show is looked at, not how fine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "PNG_DPI", 20)
+        yield
 
 
 def write_dataset(folder: Path) -> Path:

@@ -40,7 +40,7 @@ def run_worker(config_file: Path) -> None:
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([__name__])
+FORKS.set_forkserver_preload(["delora_eval.benchmark.run.launchers", "delora_eval.choice.choose", "torch", "pytest"])
 
 
 def count_files(folder: Path) -> int:

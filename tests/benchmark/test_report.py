@@ -7,10 +7,12 @@ import re
 import shutil
 import statistics
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 from scipy.stats import kendalltau
 
+from delora_eval.benchmark.folder import BenchmarkFolder
 from delora_eval.benchmark.report import figures, map_figure
 from delora_eval.benchmark.report.contents import build_tables, main_table, scores_csv
 from delora_eval.benchmark.report.figures import build_figures
@@ -203,16 +205,22 @@ def test_names_and_labels_are_text_in_every_form(benchmark):
         assert not tags & {"script", "img", "foreignObject"}
 
 
-def test_the_same_benchmark_gives_the_same_bytes(benchmark):
-    folder = benchmark()
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The test's own copy of the finished benchmark."""
+    return BenchmarkFolder(Path(shutil.copytree(finished.path, tmp_path / "copied")))
+
+
+def test_the_same_benchmark_gives_the_same_bytes(copied):
+    folder = copied
     before = {path: path.read_bytes() for path in (folder.report, folder.markdown, folder.figures / "plane.svg")}
     folder.inputs.unlink()
     report_benchmark(folder)
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_random_weights_and_the_miniature_are_announced(benchmark):
-    folder = benchmark()
+def test_random_weights_and_the_miniature_are_announced(copied):
+    folder = copied
     assert "Miniature world." in folder.report.read_text() and "RANDOM WEIGHTS" not in folder.report.read_text()
     for scores in folder.path.glob("cells/*/scores.jsonl"):
         scores.write_text(scores.read_text().replace('"random_weights": false', '"random_weights": true'))
