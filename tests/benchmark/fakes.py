@@ -1,10 +1,13 @@
 """Stages without models: they write what the real ones write, slowly on request, and note every finished training."""
 
+import fcntl
 import hashlib
 import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -90,6 +93,14 @@ def trainings(output_dir: Path) -> list[str]:
     return [line["run"] for line in read_lines(output_dir.parent / "trainings.jsonl")]
 
 
+@contextmanager
+def undivided(output_dir: Path) -> Iterator[None]:
+    """Inside, a training ends and is noted, or its process is killed: never one between the other's two halves."""
+    with (output_dir.parent / "noting.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _pause() -> None:
     time.sleep(float(os.environ.get(SECONDS, "0")))
 
@@ -137,8 +148,9 @@ def _train_one(config: TrainConfig, failures: Failures) -> None:
             "versions": {"torch": "0"},
             "base": {"id": "miniature"},
         }
-        write_json(run.manifest, facts | {"peak_memory_bytes": None, "photos": {"00.jpg": "ab" * 32}, "git": None})
-        append_line(run.path.parents[2] / "trainings.jsonl", {"run": run.path.name})
+        with undivided(run.path.parents[1]):
+            write_json(run.manifest, facts | {"peak_memory_bytes": None, "photos": {"00.jpg": "ab" * 32}, "git": None})
+            append_line(run.path.parents[2] / "trainings.jsonl", {"run": run.path.name})
 
 
 def _generate(config: GenerateConfig) -> Path:

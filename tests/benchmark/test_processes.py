@@ -20,7 +20,7 @@ from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_sd.config.load import load_config, to_yaml
 from delora_sd.errors import UserError
 
-from .fakes import SECONDS, fake_stages, idle_stages, trainings
+from .fakes import SECONDS, fake_stages, idle_stages, trainings, undivided
 
 WORKER = Path(__file__).with_name("worker.py")
 NUM_KILLS = 10
@@ -134,8 +134,9 @@ def test_killed_ten_times_the_table_is_the_same_and_nothing_is_trained_twice(mak
         process = FORKS.Process(target=run_worker, args=(config_file,))
         process.start()
         wait_until(lambda process=process, enough=enough: count_files(folder) >= enough or not process.is_alive())
-        process.kill()
-        process.join()
+        with undivided(folder):
+            process.kill()
+            process.join()
         num_killed += process.exitcode == -signal.SIGKILL
     assert num_killed > NUM_KILLS / 2
     finish(start(config_file))
