@@ -31,7 +31,7 @@ def write_dataset(folder: Path) -> Path:
     return folder
 
 
-def small_grid(output_dir: Path, dataset: Path, **changes) -> BenchmarkConfig:
+def small_grid(output_dir: Path, dataset: Path, /, **changes) -> BenchmarkConfig:
     """A benchmark of lora and delora on two subjects and two seeds, with changes."""
     values = {
         "output_dir": str(output_dir),
