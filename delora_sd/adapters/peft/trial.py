@@ -48,7 +48,7 @@ def _try(config: "PeftConfig", layers: dict[str, nn.Module], folder: Path, sourc
     trainable = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     if not trainable:
         raise UserError(f"{source}: this PEFT configuration trains nothing on the UNet")
-    _explained(lambda: _answers(trained, layers, is_training=True).square().mean().backward(), source, "trained")
+    _explained(lambda: _answers(trained, layers, with_gradient=True).square().mean().backward(), source, "trained")
     with torch.no_grad():
         for _, value in trainable:
             value.add_(_KICK * torch.randn_like(value))
@@ -111,12 +111,12 @@ def _tree(layers: dict[str, nn.Module]) -> nn.Module:
     return root
 
 
-def _answers(model: nn.Module, layers: dict[str, nn.Module], *, is_training: bool = False) -> Tensor:
-    """Returns what all layers answer to a fixed input each, in one vector."""
-    model.train(is_training)
+def _answers(model: nn.Module, layers: dict[str, nn.Module], *, with_gradient: bool = False) -> Tensor:
+    """Returns what all layers answer to a fixed input each, in one vector; nothing is dropped."""
+    model.eval()
     generator = torch.Generator().manual_seed(1)
     answers = []
-    with torch.set_grad_enabled(is_training):
+    with torch.set_grad_enabled(with_gradient):
         for name, layer in layers.items():
             is_conv = isinstance(layer, nn.Conv2d)
             shape = (1, layer.in_channels, 4, 4) if is_conv else (1, 3, layer.in_features)
