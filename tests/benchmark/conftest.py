@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from delora_eval.benchmark.report import drawing
 from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.pages import drawing
 from delora_sd.config.load import from_dict
 
 SUBJECTS = {"backpack": "backpack", "cat": "cat", "dog": "dog"}
