@@ -64,10 +64,11 @@ def draw_step(data: CellData, *, seed: int, step: int, batch_size: int, num_time
     )
 
 
-def part_of_draw(draw: Draw, *, part: int, num_parts: int, has_class_images: bool) -> Draw:
+def part_of_draw(draw: Draw, *, part: int, num_parts: int) -> Draw:
     """Returns share `part` of `num_parts` (processes x accumulation): its photos and the class images beside them."""
     share = len(draw.photos) // num_parts
     own = torch.arange(part * share, (part + 1) * share)
+    has_class_images = len(draw.timesteps) > len(draw.photos)
     rows = torch.cat([own, own + len(draw.photos)]) if has_class_images else own
     return Draw(
         photos=draw.photos[own],

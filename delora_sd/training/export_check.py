@@ -16,7 +16,7 @@ from delora_sd.diffusion.parts import load_unet, load_vae
 from delora_sd.generation.requests import SamplingSettings
 from delora_sd.generation.sampler import Sampler, sample_images
 from delora_sd.training.batches import CellData
-from delora_sd.training.plan import Plan
+from delora_sd.training.plan import Member, Plan
 
 NUM_INFERENCE_STEPS = 4
 """Enough for a wrong sign, scale or layer to show."""
@@ -30,29 +30,29 @@ _CAPTION = "the subject's caption"
 
 
 def measure_exports(
-    plan: Plan, unet: nn.Module, pack: Attached, cells: Sequence[CellData], exports: Mapping[int, Sequence[Path]]
-) -> dict[int, dict[str, float | None]]:
-    """Returns, per adapter, {file: how far its picture is from the trained adapter's, mean in steps of 1/255}.
+    plan: Plan, unet: nn.Module, pack: Attached, exports: Mapping[Member, Sequence[Path]]
+) -> dict[Member, dict[str, float | None]]:
+    """Returns, per member, {file: how far its picture is from the trained adapter's, mean in steps of 1/255}.
 
     None: diffusers could not load it. Warns of that, and of every difference that can be seen. {}: nothing exported, or
     a quantised base, whose rounding would be measured instead. Afterwards the UNet is without our layers.
     """
-    if not any(exports.values()) or plan.configs[0].model.quantization != "none":
-        return {index: {} for index in exports}
+    if not any(exports.values()) or plan.model.quantization != "none":
+        return {member: {} for member in exports}
     vae = load_vae(plan.base, device=plan.accelerator.device, dtype=plan.dtype)
-    samplers = {index: _sampler(plan, unet, vae, cells[index]) for index in exports}
+    samplers = {member: _sampler(plan, unet, vae, member.data) for member in exports}
     ours = {}
-    for index, sampler in samplers.items():
-        with pack.only(index):
-            ours[index] = _draw(sampler)
+    for member, sampler in samplers.items():
+        with pack.only(member.position):
+            ours[member] = _draw(sampler)
     plain = _plain_unet(plan, unet)
     return {
-        index: {file.name: _measure(replace(samplers[index], unet=plain), file, ours[index]) for file in files}
-        for index, files in exports.items()
+        member: {file.name: _measure(replace(samplers[member], unet=plain), file, ours[member]) for file in files}
+        for member, files in exports.items()
     }
 
 
-def _sampler(plan: Plan, unet: nn.Module, vae: nn.Module, cell: CellData) -> Sampler:
+def _sampler(plan: Plan, unet: nn.Module, vae: nn.Module, data: CellData) -> Sampler:
     sampling = SamplingSettings(
         num_inference_steps=NUM_INFERENCE_STEPS,
         guidance=1.0,  # the caption alone; the negative prompt is not read
@@ -63,15 +63,14 @@ def _sampler(plan: Plan, unet: nn.Module, vae: nn.Module, cell: CellData) -> Sam
         unet=unet,
         vae=vae,
         schedule=plan.base.schedule,
-        embeddings={_CAPTION: cell.instance_embedding},
+        embeddings={_CAPTION: data.instance_embedding},
         sampling=sampling,
     )
 
 
 def _plain_unet(plan: Plan, unet: nn.Module) -> nn.Module:
     """The UNet in memory where our layers come out again; PEFT's do not, and a compiled UNet would be compiled anew."""
-    config = plan.configs[0]
-    if config.training.compile or not is_packable(config.adapter.method):
+    if plan.training.compile or not is_packable(plan.members[0].config.adapter.method):
         return load_unet(plan.base, device=plan.accelerator.device, dtype=plan.dtype)
     detach(unet)
     return unet

@@ -1,11 +1,35 @@
-"""The adapted UNet and the loss of every adapter in a pack."""
+"""The UNet as training uses it, frozen and adapted, and the loss of every adapter in a pack."""
+
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from delora_sd.adapters.lowrank.quantization import quantize_linears
+from delora_sd.diffusion.bases import Base
 from delora_sd.diffusion.objective import mse_per_sample, noisy_latents, training_target
+from delora_sd.diffusion.parts import load_unet
+from delora_sd.settings import ModelConfig, TrainingConfig
 from delora_sd.training.batches import Batch
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+
+def load_training_unet(
+    base: Base, model: ModelConfig, training: TrainingConfig, *, device: torch.device, dtype: torch.dtype
+) -> "UNet2DConditionModel":
+    """Returns the base's UNet on the device, its weights stored as `model.quantization` asks."""
+    unet = load_unet(base, device=device, dtype=dtype)
+    unet = unet.to(memory_format=torch.channels_last)
+    quantize_linears(unet, model.quantization)
+    if training.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+        unet.train()  # diffusers checkpoints only in training mode; these UNets have no active dropout
+    if training.compile:
+        unet.compile(dynamic=False)
+    return unet
 
 
 class AdaptedUNet(nn.Module):

@@ -1,10 +1,12 @@
 """One optimizer over all adapters of a pack; rates, decay, clipping and schedule are each adapter's own."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from delora_sd.adapters.attach import Trainable, default_learning_rate
 from delora_sd.errors import UserError
 from delora_sd.settings import OptimizerConfig
 
@@ -13,23 +15,21 @@ UNDECAYED = ("boundary", "magnitude")
 
 
 def build_optimizer(
-    adapters: list[nn.Module], configs: list[OptimizerConfig], default_lr: float, device: torch.device
+    adapters: Iterable[tuple[Trainable, OptimizerConfig]], device: torch.device
 ) -> torch.optim.Optimizer:
-    """Returns an AdamW whose parameter groups carry `adapter` (its index), `base_lr` and `is_boundary`."""
-    groups = []
-    for index, (adapter, config) in enumerate(zip(adapters, configs, strict=True)):
-        groups += _parameter_groups(adapter, config, default_lr, index)
-    return _optimizer_class(configs[0].name, device)(groups)
+    """Returns an AdamW whose parameter groups carry their `adapter`, its `settings`, `base_lr` and `is_boundary`."""
+    groups = [group for adapter, settings in adapters for group in _parameter_groups(adapter, settings)]
+    return _optimizer_class(groups[0]["settings"].name, device)(groups)
 
 
-def _parameter_groups(adapter: nn.Module, config: OptimizerConfig, default_lr: float, index: int) -> list[dict]:
+def _parameter_groups(adapter: Trainable, settings: OptimizerConfig) -> list[dict]:
     """Directions at `lr` with decay, scales without, the boundary at its own rate."""
     by_kind: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in adapter.parameters_by_name():
-        decay = 0.0 if name in UNDECAYED else config.weight_decay
+        decay = 0.0 if name in UNDECAYED else settings.weight_decay
         by_kind.setdefault((name == "boundary", decay), []).append(parameter)
-    lr = default_lr if config.lr is None else config.lr
-    rates = {True: config.boundary_lr, False: lr}
+    lr = default_learning_rate(adapter.config.method) if settings.lr is None else settings.lr
+    rates = {True: settings.boundary_lr, False: lr}
     return [
         {
             "params": parameters,
@@ -37,9 +37,10 @@ def _parameter_groups(adapter: nn.Module, config: OptimizerConfig, default_lr: f
             "base_lr": rates[is_boundary],
             "is_boundary": is_boundary,
             "weight_decay": decay,
-            "betas": tuple(config.betas),
-            "eps": config.eps,
-            "adapter": index,
+            "betas": tuple(settings.betas),
+            "eps": settings.eps,
+            "adapter": adapter,
+            "settings": settings,
         }
         for (is_boundary, decay), parameters in by_kind.items()
     ]
@@ -57,12 +58,16 @@ def _optimizer_class(name: str, device: torch.device):
     return AdamW8bit
 
 
-def set_learning_rates(
-    optimizer: torch.optim.Optimizer, configs: list[OptimizerConfig], step: int, num_steps: int
-) -> None:
+def set_learning_rates(optimizer: torch.optim.Optimizer, step: int, num_steps: int) -> None:
     """Sets every group's rate for this step from its adapter's own schedule."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * schedule_factor(configs[group["adapter"]], step, num_steps)
+        group["lr"] = group["base_lr"] * schedule_factor(group["settings"], step, num_steps)
+
+
+def learning_rate(optimizer: torch.optim.Optimizer, adapter: Trainable) -> float:
+    """Returns the present rate of an adapter's directions."""
+    groups = [group for group in optimizer.param_groups if group["adapter"] is adapter]
+    return next(group["lr"] for group in groups if not group["is_boundary"])
 
 
 def schedule_factor(config: OptimizerConfig, step: int, num_steps: int) -> float:

@@ -7,7 +7,6 @@ from functools import partial
 import torch
 from torch import nn
 
-from delora_sd.adapters.attach import default_learning_rate
 from delora_sd.adapters.lowrank.pack import attach_adapters, detach
 from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.cache import LatentStats
@@ -16,8 +15,7 @@ from delora_sd.errors import UserError
 from delora_sd.settings import TrainConfig
 from delora_sd.training import memory
 from delora_sd.training.batches import CellData, assemble_batch, draw_step
-from delora_sd.training.frozen_unet import load_training_unet
-from delora_sd.training.objective import AdaptedUNet, pack_losses
+from delora_sd.training.objective import AdaptedUNet, load_training_unet, pack_losses
 from delora_sd.training.optimization import build_optimizer
 
 LARGEST_PACK = 30
@@ -125,8 +123,7 @@ def _train_one_step(config: TrainConfig, unet: nn.Module, cells: list[CellData])
     """Forward, backward and optimizer step of one adapter per cell."""
     pack_size = len(cells)
     pack = attach_adapters(unet, [config.adapter] * pack_size, seeds=list(range(pack_size)))
-    rates = [config.optimizer] * pack_size
-    optimizer = build_optimizer(list(pack.adapters), rates, default_learning_rate(config.adapter.method), unet.device)
+    optimizer = build_optimizer([(adapter, config.optimizer) for adapter in pack.adapters], unet.device)
     batch_size = config.training.batch_size // config.training.gradient_accumulation
     draws = [draw_step(cell, seed=0, step=0, batch_size=batch_size, num_timesteps=1000) for cell in cells]
     losses = pack_losses(

@@ -1,12 +1,13 @@
 """Everything that is decided, and refused, before a model loads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from delora_sd.adapters.attach import check_layers
+from delora_sd.adapters.attach import Trainable, check_layers
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.parts import load_unet, resolve_device, resolve_dtype
@@ -14,44 +15,84 @@ from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.class_images import NUM_INFERENCE_STEPS as CLASS_IMAGE_STEPS
 from delora_sd.generation.solver import build_solver
-from delora_sd.settings import TrainConfig
+from delora_sd.settings import ModelConfig, TrainConfig, TrainingConfig
+from delora_sd.training.batches import CellData
 from delora_sd.training.door import check_pack, check_prompts
 from delora_sd.training.identity import load_same_subject, recognise_base
 
 
+@dataclass(kw_only=True, eq=False)
+class Member:
+    """One adapter of a pack, from the door to its files: all that training knows of it."""
+
+    position: int
+    """In the pack: whose share of the batch is its own."""
+    run: RunFolder
+    config: TrainConfig
+    subject: Subject
+    data: CellData = field(init=False)
+    """What it sees: set before the loop, by preparation."""
+    adapter: Trainable = field(init=False)
+    """What is trained: set when the method is attached."""
+    loss_scale: float = 1.0
+    """Above 1 only on an fp16 base; halved whenever its gradients overflow."""
+    grad_norm: float = float("nan")
+    """At the last step, before clipping; not finite: the step was left out."""
+    left: str | None = None
+    """Why it left the pack: no later step trains it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A pack that is about to train; the lists run in parallel, one entry per adapter."""
+    """A pack that is about to train."""
 
-    runs: list[RunFolder]
-    configs: list[TrainConfig]
-    subjects: list[Subject]
+    members: list[Member]
     base: Base
     accelerator: Accelerator
     dtype: torch.dtype
     """Of the frozen base."""
     size_px: int
 
+    @property
+    def model(self) -> ModelConfig:
+        """Of every member: nothing in it is free within a pack."""
+        return self.members[0].config.model
 
-def make_plan(runs: list[RunFolder], configs: list[TrainConfig]) -> Plan:
+    @property
+    def training(self) -> TrainingConfig:
+        """Of every member, but for the prior weight and the number of class images."""
+        return self.members[0].config.training
+
+
+def run_folder(config: TrainConfig) -> RunFolder:
+    return RunFolder(Path(config.output_dir).expanduser())
+
+
+def make_plan(configs: list[TrainConfig]) -> Plan:
+    """Returns the pack of these runs; what no model is needed for is checked here.
+
+    Raises:
+        UserError: runs that cannot share a pack, photos, prompts or layers that cannot work, or no base.
+    """
     check_pack(configs)
-    subjects = [load_same_subject(run, config) for run, config in zip(runs, configs, strict=True)]
-    for config, subject in zip(configs, subjects, strict=True):
-        check_prompts(config, subject)
+    members = []
+    for position, config in enumerate(configs):
+        run = run_folder(config)
+        members.append(Member(position=position, run=run, config=config, subject=load_same_subject(run, config)))
+    for member in members:
+        check_prompts(member.config, member.subject)
     model = configs[0].model
     base = find_base(model)
-    for run, config in zip(runs, configs, strict=True):
-        recognise_base(run, config, base)
+    for member in members:
+        recognise_base(member.run, member.config, base)
     for steps in (CLASS_IMAGE_STEPS, configs[0].preview.num_inference_steps):
         build_solver(base.schedule, steps)
     shapes = load_unet(base, device="meta", dtype=torch.float32)
     for config in configs:
         check_layers(config.adapter, shapes)
-    accelerator = _accelerator(configs[0], runs[0])
+    accelerator = _accelerator(configs[0], members[0].run)
     return Plan(
-        runs=runs,
-        configs=configs,
-        subjects=subjects,
+        members=members,
         base=base,
         accelerator=accelerator,
         dtype=resolve_dtype(model.dtype, accelerator.device),

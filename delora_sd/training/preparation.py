@@ -18,27 +18,25 @@ from delora_sd.training.batches import CellData
 from delora_sd.training.plan import Plan
 
 
-def prepare_cells(plan: Plan) -> list[CellData]:
-    """Returns the cached inputs of every adapter; subjects and class words that repeat are encoded once."""
-    device = plan.accelerator.device
-    pairs = list(zip(plan.configs, plan.subjects, strict=True))
-    captions = [_captions(config, subject) for config, subject in pairs]
-    class_files = [_class_files(config, subject, plan.base) for config, subject in pairs]
-    embeddings = _embed(sorted({text for pair in captions for text in pair}), plan.base, device, plan.dtype)
-    photo_sets = {subject.photos for subject in plan.subjects} | {files for files in class_files if files}
+def prepare_data(plan: Plan) -> None:
+    """Gives every member its cached inputs; subjects and class words that repeat are encoded once."""
+    device, members = plan.accelerator.device, plan.members
+    captions = {member: _captions(member.config, member.subject) for member in members}
+    class_files = {member: _class_files(member.config, member.subject, plan.base) for member in members}
+    embeddings = _embed(sorted({text for pair in captions.values() for text in pair}), plan.base, device, plan.dtype)
+    photo_sets = {member.subject.photos for member in members} | {files for files in class_files.values() if files}
     latents = _encode(sorted(photo_sets), plan, device)
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return [
-        CellData(
-            photos=latents[subject.photos],
+    for member in members:
+        files, (instance, class_caption) = class_files[member], captions[member]
+        member.data = CellData(
+            photos=latents[member.subject.photos],
             instance_embedding=embeddings[instance],
             class_images=latents[files] if files else None,
             class_embedding=embeddings[class_caption] if files else None,
         )
-        for subject, files, (instance, class_caption) in zip(plan.subjects, class_files, captions, strict=True)
-    ]
 
 
 def _class_files(config: TrainConfig, subject: Subject, base: Base) -> tuple[Path, ...]:

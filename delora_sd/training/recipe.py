@@ -3,12 +3,11 @@
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from delora_sd.adapters.attach import attach_method, default_learning_rate
+from delora_sd.adapters.attach import Attached, attach_method
 from delora_sd.adapters.exchange.export import export_defaults
 from delora_sd.adapters.exchange.formats import save_adapter
 from delora_sd.config.load import to_yaml
@@ -21,17 +20,18 @@ from delora_sd.signals import Stopped
 from delora_sd.training.checkpoints import last_common_step, load_checkpoint
 from delora_sd.training.door import check_config, check_resume
 from delora_sd.training.export_check import measure_exports
-from delora_sd.training.frozen_unet import load_training_unet
 from delora_sd.training.identity import recognise_finished, resolve_places
-from delora_sd.training.loop import run_loop
+from delora_sd.training.loop import Session, run_loop
 from delora_sd.training.manifest import describe_run
-from delora_sd.training.objective import AdaptedUNet
+from delora_sd.training.objective import AdaptedUNet, load_training_unet
 from delora_sd.training.optimization import build_optimizer
-from delora_sd.training.plan import Plan, make_plan
-from delora_sd.training.preparation import prepare_cells
+from delora_sd.training.plan import Member, Plan, make_plan, run_folder
+from delora_sd.training.preparation import prepare_data
 from delora_sd.training.previews import preview_renderer
 from delora_sd.training.reporter import Reporter
-from delora_sd.training.session import FP16_LOSS_SCALE, Session
+
+FP16_LOSS_SCALE = 2.0**12
+"""First loss scale of an fp16 base; halved whenever an adapter's gradients overflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,27 +65,25 @@ def train_pack(configs: list[TrainConfig]) -> list[TrainResult]:
     Raises:
         Stopped: SIGTERM or Ctrl-C came while it trained; the checkpoint of the last step is written.
     """
-    configs = [resolve_places(config) for config in configs]
-    runs = [RunFolder(Path(config.output_dir).expanduser()) for config in configs]
+    pairs = [(run_folder(config), config) for config in map(resolve_places, configs)]
     unfinished = []
-    for run, config in zip(runs, configs, strict=True):
+    for run, config in pairs:
         check_config(config)
         check_resume(run, config)
         if run.is_trained_to(config.training.num_steps):
             recognise_finished(run, config)
         else:
-            unfinished.append((run, config))
+            unfinished.append(config)
     if unfinished:
-        _train_unfinished(make_plan(*map(list, zip(*unfinished, strict=True))))
-    new = {run.path for run, _ in unfinished}
-    return [_result(run, config, is_new=run.path in new) for run, config in zip(runs, configs, strict=True)]
+        _train_unfinished(make_plan(unfinished))
+    return [_result(run, config, is_new=config in unfinished) for run, config in pairs]
 
 
 def _train_unfinished(plan: Plan) -> None:
     with ExitStack() as locks:
         if plan.accelerator.is_main_process:
-            for run in plan.runs:
-                locks.enter_context(run.lock())
+            for member in plan.members:
+                locks.enter_context(member.run.lock())
         stop = _train(plan)
         plan.accelerator.wait_for_everyone()  # nobody looks for the result before it is written
     plan.accelerator.end_training()
@@ -96,66 +94,67 @@ def _train_unfinished(plan: Plan) -> None:
 def _train(plan: Plan) -> Stopped | None:
     """Caches, attaches, resumes, loops, saves; returns the stop when it was asked to."""
     began = time.monotonic()
-    accelerator, configs = plan.accelerator, plan.configs
+    accelerator, members = plan.accelerator, plan.members
     with accelerator.main_process_first():
-        cells = prepare_cells(plan)
-    unet = load_training_unet(
-        plan.base, configs[0].model, configs[0].training, device=accelerator.device, dtype=plan.dtype
-    )
-    pack = attach_method(unet, [config.adapter for config in configs], seeds=[config.seed for config in configs])
-    default_lr = default_learning_rate(configs[0].adapter.method)
-    rates = [config.optimizer for config in configs]
-    optimizer = build_optimizer(list(pack.adapters), rates, default_lr, accelerator.device)
-    start_step = last_common_step(plan.runs)
+        prepare_data(plan)
+    unet = load_training_unet(plan.base, plan.model, plan.training, device=accelerator.device, dtype=plan.dtype)
+    pack = _attach(unet, members)
+    optimizer = build_optimizer([(each.adapter, each.config.optimizer) for each in members], accelerator.device)
+    start_step = last_common_step([member.run for member in members])
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        _open_run_folders(plan, pack, start_step)
+        _open_run_folders(plan, start_step)
+    _restore(plan, optimizer, start_step)
     session = Session(
         accelerator=accelerator,
         model=accelerator.prepare_model(AdaptedUNet(unet, pack)),
-        adapters=list(pack.adapters),
+        members=members,
         optimizer=optimizer,
-        configs=configs,
-        cells=cells,
         alphas_cumprod=load_noise_scheduler(plan.base).alphas_cumprod.to(accelerator.device),
         prediction_type=plan.base.prediction_type,
-        scales=_resume(plan, pack, optimizer, start_step),
-        diverged={},
     )
-    render_previews = preview_renderer(plan, unet, pack)
+    render_preview = preview_renderer(plan, unet, pack)
     with _progress(plan, start_step) as progress:
-        reporter = Reporter(
-            session=session, runs=plan.runs, pack=pack, progress=progress, render_previews=render_previews
-        )
+        reporter = Reporter(session=session, pack=pack, progress=progress, render_preview=render_preview)
         with reporter.stopping_on_signals():
             reporter.catch_up(start_step)
             run_loop(session, reporter, start_step=start_step)
     if accelerator.is_main_process and not reporter.stop_requested:
-        _finish(plan, unet, pack, session, seconds=time.monotonic() - began)
+        _finish(plan, unet, pack, seconds=time.monotonic() - began)
     return reporter.stop()
 
 
+def _attach(unet: nn.Module, members: list[Member]) -> Attached:
+    """Puts a fresh adapter of every member on the UNet."""
+    configs = [member.config for member in members]
+    pack = attach_method(unet, [config.adapter for config in configs], seeds=[config.seed for config in configs])
+    for member, adapter in zip(members, pack.adapters, strict=True):
+        member.adapter = adapter
+    return pack
+
+
 def _progress(plan: Plan, start_step: int) -> ProgressDisplay:
-    title = plan.runs[0].path.name if len(plan.runs) == 1 else f"{len(plan.runs)} adapters"
+    title = plan.members[0].run.path.name if len(plan.members) == 1 else f"{len(plan.members)} adapters"
     return ProgressDisplay(
         title,
-        total=plan.configs[0].training.num_steps,
+        total=plan.training.num_steps,
         unit="steps",
         done=start_step,
         is_shown=plan.accelerator.is_main_process,
     )
 
 
-def _open_run_folders(plan: Plan, pack: nn.Module, start_step: int) -> None:
+def _open_run_folders(plan: Plan, start_step: int) -> None:
     """Writes settings and manifest; events later than the step training resumes from are forgotten."""
-    for run, config, subject, adapter in zip(plan.runs, plan.configs, plan.subjects, pack.adapters, strict=True):
+    for member in plan.members:
+        run, config = member.run, member.config
         run.failure.unlink(missing_ok=True)
         write_text(run.config, to_yaml(config))
         manifest = describe_run(
             config,
-            subject,
+            member.subject,
             plan.base,
-            trainable_parameters=adapter.num_parameters(),
+            trainable_parameters=member.adapter.num_parameters(),
             before=run.read_manifest(),
         )
         write_json(run.manifest, manifest)
@@ -163,35 +162,32 @@ def _open_run_folders(plan: Plan, pack: nn.Module, start_step: int) -> None:
             write_lines(run.events, [event for event in read_lines(run.events) if event["step"] <= start_step])
 
 
-def _resume(plan: Plan, pack: nn.Module, optimizer: torch.optim.Optimizer, start_step: int) -> list[float]:
-    """Restores every adapter at the step; returns the loss scales."""
-    if start_step == 0:
-        return [FP16_LOSS_SCALE if plan.dtype == torch.float16 else 1.0] * len(plan.runs)
-    return [
-        load_checkpoint(run, start_step, adapter, optimizer)
-        for run, adapter in zip(plan.runs, pack.adapters, strict=True)
-    ]
+def _restore(plan: Plan, optimizer: torch.optim.Optimizer, start_step: int) -> None:
+    """Brings every member to the step: its adapter, its optimizer state and its loss scale."""
+    for member in plan.members:
+        if start_step:
+            member.loss_scale = load_checkpoint(member.run, start_step, member.adapter, optimizer)
+        elif plan.dtype == torch.float16:
+            member.loss_scale = FP16_LOSS_SCALE
 
 
-def _finish(plan: Plan, unet: nn.Module, pack: nn.Module, session: Session, *, seconds: float) -> None:
+def _finish(plan: Plan, unet: nn.Module, pack: Attached, *, seconds: float) -> None:
     """Writes the adapter, the plain LoRA files, and last of all the mark that the run is complete."""
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
     exports = {}
-    for index, (run, config) in enumerate(zip(plan.runs, plan.configs, strict=True)):
-        if index not in session.diverged:
-            save_adapter(pack.adapters[index], run.adapter, base=config.model.base)
-            exports[index] = export_defaults(run)
-    differences = measure_exports(plan, unet, pack, session.cells, exports)
-    for index in exports:
+    for member in plan.members:
+        if member.left is None:
+            save_adapter(member.adapter, member.run.adapter, base=member.config.model.base)
+            exports[member] = export_defaults(member.run)
+    for member, differences in measure_exports(plan, unet, pack, exports).items():
         facts = {
-            "finished_step": plan.configs[index].training.num_steps,
+            "finished_step": member.config.training.num_steps,
             "seconds": round(seconds, 1),
-            "pack": len(plan.runs),
+            "pack": len(plan.members),
             "peak_memory_bytes": peak,
-            "export_difference": differences[index],
+            "export_difference": differences,
         }
-        manifest = plan.runs[index].manifest
-        write_json(manifest, read_json(manifest) | facts)
+        write_json(member.run.manifest, read_json(member.run.manifest) | facts)
 
 
 def _result(run: RunFolder, config: TrainConfig, *, is_new: bool) -> TrainResult:

@@ -13,11 +13,13 @@ from types import FrameType
 import torch
 
 from delora_sd.adapters.attach import Attached
-from delora_sd.files.run_folder import RunFolder, append_line, write_json
+from delora_sd.files.run_folder import append_line, write_json
 from delora_sd.progress import ProgressDisplay
 from delora_sd.signals import Stopped, handling
 from delora_sd.training.checkpoints import prune_checkpoints, save_checkpoint
-from delora_sd.training.session import Session, StepReport
+from delora_sd.training.loop import Session, StepReport
+from delora_sd.training.optimization import learning_rate
+from delora_sd.training.plan import Member
 
 Distances = dict[str, tuple[float, float]]
 """{layer: (||dW||_F, ||dW||_F / ||W||_F)} of one adapter."""
@@ -26,16 +28,16 @@ Distances = dict[str, tuple[float, float]]
 @dataclass(kw_only=True)
 class Reporter:
     session: Session
-    runs: list[RunFolder]
     pack: Attached
     progress: ProgressDisplay
-    render_previews: Callable[[int, int], None]
-    """(adapter index, step): writes the preview pictures."""
+    render_preview: Callable[[Member, int], None]
+    """(member, step): writes its preview images."""
     stop_requested: bool = False
     _signal: int | None = None
     """That asked this process to stop."""
     _step: int = 0
-    _failed: set[int] = field(default_factory=set)
+    _recorded: set[Member] = field(default_factory=set)
+    """Who left, and whose folder says so."""
     _since: tuple[int, float] | None = None
 
     def stopping_on_signals(self) -> AbstractContextManager[None]:
@@ -51,7 +53,8 @@ class Reporter:
         """Returns what ends the command when the loop was stopped; a process that was not asked follows the others."""
         if not self.stop_requested:
             return None
-        where = str(self.runs[0].path) if len(self.runs) == 1 else f"{len(self.runs)} runs"
+        members = self.session.members
+        where = str(members[0].run.path) if len(members) == 1 else f"{len(members)} runs"
         return Stopped(self._signal or signal.SIGTERM, f"{where}, step {self._step}")
 
     def _agree_on_stop(self) -> bool:
@@ -62,7 +65,7 @@ class Reporter:
         return self.session.accelerator.reduce(asked, "sum").item() > 0
 
     def after_step(self, report: StepReport) -> None:
-        training, step = self.session.configs[0].training, report.step
+        training, step = self.session.training, report.step
         self._step = step
         self._since = self._since or (step - 1, report.began)
         self.stop_requested = self._agree_on_stop()
@@ -89,82 +92,78 @@ class Reporter:
             self._render_previews(step)
 
     def _render_previews(self, step: int) -> None:
-        for index, config in enumerate(self.session.configs):
-            if config.preview.every and step % config.preview.every == 0 and index not in self.session.diverged:
-                self.render_previews(index, step)
+        for member in self.session.live:
+            every = member.config.preview.every
+            if every and step % every == 0:
+                self.render_preview(member, step)
 
     def _log(self, report: StepReport, distances: list[Distances]) -> None:
-        losses = self.session.accelerator.reduce(report.losses, "mean").tolist()
+        losses = self.session.accelerator.reduce(report.losses, "mean").T.tolist()
         if not self.session.accelerator.is_main_process:
             return
-        speed = self._images_per_second(report.step)
-        for index, run in enumerate(self.runs):
-            if index in self._failed:
+        speed, members = self._images_per_second(report.step), self.session.members
+        for member, (instance, prior), layers in zip(members, losses, distances, strict=True):
+            if member in self._recorded:
                 continue
-            boundaries = self.pack.adapters[index].boundaries().values()
+            boundaries = member.adapter.boundaries().values()
             event = {
                 "step": report.step,
-                "loss": losses[0][index] + losses[1][index],
-                "instance_loss": losses[0][index],
-                "class_loss": losses[1][index],
-                "lr": self._rate(index),
-                "grad_norm": report.grad_norms[index],
-                "distance": _mean(relative for _, relative in distances[index].values()),
+                "loss": instance + prior,
+                "instance_loss": instance,
+                "class_loss": prior,
+                "lr": learning_rate(self.session.optimizer, member.adapter),
+                "grad_norm": member.grad_norm,
+                "distance": _mean(relative for _, relative in layers.values()),
                 "images_per_second": speed,
             } | ({"boundary": _mean(boundaries)} if boundaries else {})
-            append_line(run.events, {key: value for key, value in event.items() if value == value})
-            names = {f"{run.path.name}/{key}" if len(self.runs) > 1 else key: value for key, value in event.items()}
+            append_line(member.run.events, {key: value for key, value in event.items() if value == value})
+            names = {
+                f"{member.run.path.name}/{key}" if len(members) > 1 else key: value for key, value in event.items()
+            }
             self.session.accelerator.log(names, step=report.step)
-        live = [index for index in range(len(self.runs)) if index not in self.session.diverged]
-        loss = _mean(losses[0][index] + losses[1][index] for index in live)
+        loss = _mean(sum(losses[member.position]) for member in self.session.live)
         self.progress.update(report.step, f"loss {loss:.4f}, {speed:.1f} images/s")
 
     def _log_layers(self, step: int, distances: list[Distances]) -> None:
         """Before the checkpoint: resuming forgets only what was logged after it."""
-        for index, layers in enumerate(distances):
-            boundaries = self.pack.adapters[index].boundaries()
+        for member in self.session.live:
+            boundaries = member.adapter.boundaries()
             described = {
                 name: {"distance": distance, "relative_distance": relative}
                 | ({"boundary": boundaries[name]} if boundaries else {})
-                for name, (distance, relative) in layers.items()
+                for name, (distance, relative) in distances[member.position].items()
             }
-            if index not in self.session.diverged:
-                append_line(self.runs[index].events, {"step": step, "layers": described})
+            append_line(member.run.events, {"step": step, "layers": described})
 
     def _checkpoint(self, step: int) -> None:
-        for index, (run, config) in enumerate(zip(self.runs, self.session.configs, strict=True)):
-            if index in self.session.diverged:
-                continue
+        for member in self.session.live:
             save_checkpoint(
-                run,
+                member.run,
                 step,
-                self.pack.adapters[index],
+                member.adapter,
                 self.session.optimizer,
-                loss_scale=self.session.scales[index],
-                base=config.model.base,
+                loss_scale=member.loss_scale,
+                base=member.config.model.base,
             )
         self._prune(step)  # only now: until every run has this step, the pack resumes from an older one
 
     def _prune(self, step: int) -> None:
-        for run, config in zip(self.runs, self.session.configs, strict=True):
-            prune_checkpoints(run, config.training.keep_checkpoints, step=step)
+        for member in self.session.members:
+            prune_checkpoints(member.run, self.session.training.keep_checkpoints, step=step)
 
     def _record_failures(self, step: int) -> None:
-        for index in self.session.diverged.keys() - self._failed:
-            self._failed.add(index)
-            write_json(self.runs[index].failure, {"step": step, "reason": self.session.diverged[index]})
-            self.progress.say(f"{self.runs[index].path}: {self.session.diverged[index]}; its last checkpoint is kept")
-
-    def _rate(self, index: int) -> float:
-        groups = [group for group in self.session.optimizer.param_groups if group["adapter"] == index]
-        return next(group["lr"] for group in groups if not group["is_boundary"])
+        for member in self.session.members:
+            if member.left is not None and member not in self._recorded:
+                self._recorded.add(member)
+                write_json(member.run.failure, {"step": step, "reason": member.left})
+                self.progress.say(f"{member.run.path}: {member.left}; its last checkpoint is kept")
 
     def _images_per_second(self, step: int) -> float:
         """Photos and class images per second over all adapters since the last log line."""
         last_step, last_time = self._since
         self._since = (step, time.monotonic())
-        training = self.session.configs[0].training
-        per_step = training.batch_size * (2 if training.prior_weight else 1) * len(self.session.configs)
+        training = self.session.training
+        per_step = training.batch_size * (2 if training.prior_weight else 1) * len(self.session.members)
         return (step - last_step) * per_step / max(1e-9, self._since[1] - last_time)
 
 

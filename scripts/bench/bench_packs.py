@@ -15,7 +15,8 @@ import multiprocessing
 import resource
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,19 +24,21 @@ import torch
 from accelerate import Accelerator
 
 from delora_sd.adapters.lowrank.pack import attach_adapters
+from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.parts import load_noise_scheduler, resolve_device, resolve_dtype
+from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import AdapterConfig, ModelConfig, OptimizerConfig, TrainConfig, TrainingConfig
-from delora_sd.training.frozen_unet import load_training_unet
-from delora_sd.training.loop import run_loop
+from delora_sd.training.loop import Session, run_loop
 from delora_sd.training.manifest import device_name
 from delora_sd.training.memory import free_bytes
-from delora_sd.training.objective import AdaptedUNet
+from delora_sd.training.objective import AdaptedUNet, load_training_unet
 from delora_sd.training.optimization import build_optimizer
 from delora_sd.training.pack_size import random_cell
-from delora_sd.training.session import Session
+from delora_sd.training.plan import Member
 
 WARM_UP_STEPS = 3
+NOBODY = Subject(name="nobody", class_word="thing", is_live=False, photos=())
 PACKS = [1, 2, 4, 8, 16, 30]
 
 
@@ -148,19 +151,22 @@ def time_pack(size: int, arguments: argparse.Namespace, barrier: Any = None) -> 
     model = ModelConfig(base=arguments.base, offline=True)
     base = find_base(model)
     unet = load_training_unet(base, model, training, device=device, dtype=resolve_dtype(arguments.dtype, device))
-    configs = [TrainConfig(seed=seed, model=model, training=training) for seed in range(size)]
+    config = TrainConfig(model=model, training=training)
     pack = attach_adapters(unet, [AdapterConfig(rank=arguments.rank)] * size, seeds=list(range(size)))
+    members, cell = [], random_cell(config, base, unet)
+    for seed, adapter in enumerate(pack.adapters):
+        member = Member(
+            position=seed, run=RunFolder(Path("unwritten")), config=replace(config, seed=seed), subject=NOBODY
+        )
+        member.data, member.adapter = cell, adapter
+        members.append(member)
     session = Session(
         accelerator=accelerator,
         model=AdaptedUNet(unet, pack),
-        adapters=list(pack.adapters),
-        optimizer=build_optimizer(list(pack.adapters), [OptimizerConfig()] * size, 1e-3, device),
-        configs=configs,
-        cells=[random_cell(configs[0], base, unet)] * size,
+        members=members,
+        optimizer=build_optimizer([(adapter, OptimizerConfig(lr=1e-3)) for adapter in pack.adapters], device),
         alphas_cumprod=load_noise_scheduler(base).alphas_cumprod.to(device),
         prediction_type=base.prediction_type,
-        scales=[1.0] * size,
-        diverged={},
     )
     clock = Clock(barrier)
     run_loop(session, clock, start_step=0)

@@ -11,9 +11,8 @@ from delora_eval.benchmark.folder import open_folder
 from delora_eval.benchmark.run.packs import find_pack_size, make_packs
 from delora_sd.errors import UserError
 from delora_sd.training import memory, recipe
-from delora_sd.training.loop import run_loop
+from delora_sd.training.loop import Session, run_loop
 from delora_sd.training.pack_size import USABLE_SHARE, PackMemory, fit_pack, measure_pack_memory
-from delora_sd.training.session import Session
 
 CPU = torch.device("cpu")
 

@@ -57,7 +57,7 @@ def test_latent_noise_is_independent_of_the_target_noise():
 def test_shares_of_a_batch_are_the_batch(num_class_images: int):
     cell = make_cell(5, num_class_images)
     whole = draw(cell, 3, batch_size=4)
-    parts = [part_of_draw(whole, part=i, num_parts=2, has_class_images=num_class_images > 0) for i in range(2)]
+    parts = [part_of_draw(whole, part=i, num_parts=2) for i in range(2)]
     batches = [assemble_batch([cell], [each], torch.device("cpu")) for each in parts]
     expected = assemble_batch([cell], [whole], torch.device("cpu"))
     order = [0, 1, 4, 5, 2, 3, 6, 7] if num_class_images else [0, 1, 2, 3]

@@ -10,7 +10,7 @@ from delora_sd.adapters.lowrank.quantization import is_quantized
 from delora_sd.diffusion.bases import find_base
 from delora_sd.files.run_folder import read_lines
 from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, TrainConfig, TrainingConfig
-from delora_sd.training.frozen_unet import load_training_unet
+from delora_sd.training.objective import load_training_unet
 from delora_sd.training.recipe import train_pack
 
 

@@ -7,8 +7,15 @@ import torch
 from torch import nn
 
 from delora_sd.adapters.lowrank.adapter import create_adapter
+from delora_sd.adapters.lowrank.methods import METHODS
 from delora_sd.settings import AdapterConfig, OptimizerConfig
-from delora_sd.training.optimization import build_optimizer, clip_gradients, schedule_factor, set_learning_rates
+from delora_sd.training.optimization import (
+    build_optimizer,
+    clip_gradients,
+    learning_rate,
+    schedule_factor,
+    set_learning_rates,
+)
 
 
 def make_adapter(seed: int = 0, method: str = "delora") -> nn.Module:
@@ -19,23 +26,25 @@ def make_adapter(seed: int = 0, method: str = "delora") -> nn.Module:
 def test_boundary_has_its_own_rate_and_no_decay():
     config = OptimizerConfig(lr=2e-2, boundary_lr=1e-3, weight_decay=0.1)
     adapter = make_adapter()
-    optimizer = build_optimizer([adapter], [config], 1.0, torch.device("cpu"))
+    optimizer = build_optimizer([(adapter, config)], torch.device("cpu"))
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     for name, parameter in adapter.parameters_by_name():
         assert rates[id(parameter)] == ((1e-3, 0.0) if name == "boundary" else (2e-2, 0.1))
 
 
 def test_rate_left_open_is_the_methods_own():
-    optimizer = build_optimizer([make_adapter()], [OptimizerConfig()], 5e-3, torch.device("cpu"))
-    assert 5e-3 in [group["lr"] for group in optimizer.param_groups]
+    optimizer = build_optimizer([(make_adapter(method="lora"), OptimizerConfig())], torch.device("cpu"))
+    assert METHODS["lora"].lr in [group["lr"] for group in optimizer.param_groups]
 
 
 def test_each_adapter_follows_its_own_schedule():
-    configs = [OptimizerConfig(lr=1.0, schedule="cosine"), OptimizerConfig(lr=1.0, schedule="linear", warmup_steps=4)]
-    optimizer = build_optimizer([make_adapter(0), make_adapter(1)], configs, 1.0, torch.device("cpu"))
-    set_learning_rates(optimizer, configs, 5, 10)
-    rates = {group["adapter"]: group["lr"] for group in optimizer.param_groups if group["base_lr"] == 1.0}
-    assert rates[0] == pytest.approx(0.5) and rates[1] == pytest.approx(1 - 1 / 6)
+    cosine = OptimizerConfig(lr=1.0, schedule="cosine")
+    linear = OptimizerConfig(lr=1.0, schedule="linear", warmup_steps=4)
+    first, second = make_adapter(0), make_adapter(1)
+    optimizer = build_optimizer([(first, cosine), (second, linear)], torch.device("cpu"))
+    set_learning_rates(optimizer, 5, 10)
+    assert learning_rate(optimizer, first) == pytest.approx(0.5)
+    assert learning_rate(optimizer, second) == pytest.approx(1 - 1 / 6)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

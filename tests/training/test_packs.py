@@ -6,6 +6,7 @@ step. With eps = 1 a step is proportional to its gradient, and rounding stays as
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,14 +14,16 @@ from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
 
 from delora_sd.adapters.lowrank.pack import attach_adapters
+from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.cache import LatentStats
+from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import AdapterConfig, OptimizerConfig, TrainConfig, TrainingConfig
 from delora_sd.training import loop
 from delora_sd.training.batches import CellData
-from delora_sd.training.loop import run_loop
+from delora_sd.training.loop import Session, run_loop
 from delora_sd.training.objective import AdaptedUNet
 from delora_sd.training.optimization import build_optimizer
-from delora_sd.training.session import Session
+from delora_sd.training.plan import Member
 
 SUBJECTS = 3
 EPS = torch.finfo(torch.float32).eps
@@ -28,6 +31,7 @@ ROUNDING = 2000 * EPS
 """Of a gradient in float32, relative: no sum in this UNet has more than 2000 terms."""
 SAME_LOSS = {"rtol": 16 * EPS, "atol": ROUNDING / 100}
 """A float32 mean over 256 errors in some order, of parameters that differ by their rounding."""
+NOBODY = Subject(name="nobody", class_word="dog", is_live=True, photos=())
 CASES = [  # method, init, prior weight
     ("delora", "frozen_copy", 0.7),
     ("delora", "frozen_copy", 0.0),
@@ -102,18 +106,18 @@ def train_together(configs: list[TrainConfig], cells: list[CellData], *, spoil=N
     pack = attach_adapters(unet, [c.adapter for c in configs], seeds=[c.seed for c in configs])
     if spoil is not None:
         next(pack.adapters[spoil].parameters()).data.fill_(math.nan)
-    optimizer = build_optimizer(list(pack.adapters), [c.optimizer for c in configs], 1e-3, torch.device("cpu"))
+    members = []
+    for position, (config, cell, adapter) in enumerate(zip(configs, cells, pack.adapters, strict=True)):
+        member = Member(position=position, run=RunFolder(Path("unwritten")), config=config, subject=NOBODY)
+        member.data, member.adapter = cell, adapter
+        members.append(member)
     session = Session(
         accelerator=Accelerator(cpu=True),
         model=AdaptedUNet(unet, pack),
-        adapters=list(pack.adapters),
-        optimizer=optimizer,
-        configs=configs,
-        cells=cells,
+        members=members,
+        optimizer=build_optimizer([(each.adapter, each.config.optimizer) for each in members], torch.device("cpu")),
         alphas_cumprod=torch.linspace(0.99, 0.01, 100),
         prediction_type="epsilon",
-        scales=[1.0] * len(configs),
-        diverged={},
     )
     recorder = Recorder()
     run_loop(session, recorder, start_step=0)
@@ -153,8 +157,8 @@ def test_diverged_adapter_changes_nothing_for_the_others():
     cells = [make_cell(i, has_class_images=False) for i in range(SUBJECTS)]
     healthy, _, _ = train_together(configs, cells)
     spoiled, _, session = train_together(configs, cells, spoil=1)
-    assert list(session.diverged) == [1]
-    assert "not finite at step 1" in session.diverged[1]
+    assert [member.position for member in session.live] == [0, 2]
+    assert "not finite at step 1" in session.members[1].left
     for subject in (0, 2):
         for ours, theirs in zip(healthy[subject], spoiled[subject], strict=True):
             assert torch.equal(ours, theirs)
@@ -176,7 +180,7 @@ def test_every_step_is_drawn_once_in_order_and_one_ahead(monkeypatch: pytest.Mon
 def test_training_stops_when_every_adapter_has_diverged():
     configs = [make_config(0, "delora", "mirrored", prior_weight=0.0, num_steps=5)]
     _, losses, session = train_together(configs, [make_cell(0, has_class_images=False)], spoil=0)
-    assert len(losses) == 1 and 0 in session.diverged
+    assert len(losses) == 1 and not session.live
 
 
 @pytest.mark.parametrize("prior_weight", [0.0, 1.0])
