@@ -19,9 +19,9 @@ from adapter_cases import (
 )  # fmt: skip
 
 from delora_sd.adapters.lowrank.factors import Factors, dense_update, row_norms, update_norm
-from delora_sd.adapters.lowrank.layer_spec import weight_norms
 from delora_sd.adapters.lowrank.methods import METHODS
 from delora_sd.adapters.lowrank.pack import attach_adapters, detach
+from delora_sd.adapters.lowrank.starts import weight_norms
 
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 3e-2}
 """Largest absolute difference of outputs of size about 1."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from delora_sd.adapters.lowrank.factors import Factors
-from delora_sd.adapters.lowrank.methods import METHODS, LayerSpec, Tensors, resolve_layer, trained_names
+from delora_sd.adapters.lowrank.methods import METHODS, LayerSpec, Tensors, make_factors, resolve_layer, trained_names
 from delora_sd.random_streams import stream_generator
 from delora_sd.settings import AdapterConfig
 
@@ -103,7 +103,7 @@ def create_adapter(config: AdapterConfig, weights: dict[str, Tensor], *, seed: i
 
 def layer_factors(config: AdapterConfig, spec: LayerSpec, tensors: Tensors, weight: Tensor | None = None) -> Factors:
     """Returns the exact factors of one layer, fp32; `weight` (out, in) only for methods that need it."""
-    return METHODS[config.method].factors(tensors, config, spec, None if weight is None else weight.float())
+    return make_factors(tensors, config, spec, None if weight is None else weight.float())[0]
 
 
 def _group_layers(

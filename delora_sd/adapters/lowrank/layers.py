@@ -24,6 +24,9 @@ class AdaptedLinear(nn.Module):
         self.trained: Factors | None = None
         """The first terms of `factors`, where a frozen start follows them: they alone get gradients. None: all do."""
 
+    def set_factors(self, factors: Factors | None, trained: Factors | None = None) -> None:
+        self.factors, self.trained = factors, trained
+
     def forward(self, x: Tensor) -> Tensor:
         if self.factors is None:
             return self.base(x)
@@ -43,8 +46,10 @@ class AdaptedConv2d(nn.Module):
         super().__init__()
         self.base = base
         self.factors: Factors | None = None
-        self.trained: Factors | None = None
-        """Unused: a convolution's gradients go through `factors`."""
+
+    def set_factors(self, factors: Factors | None, trained: Factors | None = None) -> None:
+        """`trained` says nothing here: a convolution's gradients go through `factors`."""
+        self.factors = factors
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)

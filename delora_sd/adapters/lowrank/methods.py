@@ -1,6 +1,6 @@
 """Per method: how its tensors start, which are trained at which rate, and its factors. `METHODS` is the whole family.
 
-Methods that are not "low-rank factors of parameters and a frozen weight" (full, oft, peft) live in delegated.py.
+Methods that are not "low-rank factors of parameters and a frozen weight" (full, oft, peft) live in attach.py.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 from delora_sd.adapters.lowrank import factors as formulas
 from delora_sd.adapters.lowrank import starts
 from delora_sd.adapters.lowrank.factors import Factors
-from delora_sd.adapters.lowrank.layer_spec import START, LayerSpec, Tensors, weight_norm_kind
+from delora_sd.adapters.lowrank.starts import START, LayerSpec, Tensors, weight_norm_kind
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.settings import AdapterConfig
 
@@ -28,7 +28,7 @@ class Method:
     start: Callable[[LayerSpec, AdapterConfig, Tensor, torch.Generator], Tensors]
     """(spec, config, weight (out, in), generator) -> every tensor of the layer at step 0, in fp32."""
     factors: Callable[[Tensors, AdapterConfig, LayerSpec, Tensor | None], Factors]
-    """(tensors with leading axes, config, spec, weight if `needs_weight`) -> Factors."""
+    """(tensors with leading axes, config, spec, weight if `needs_weight`) -> Factors, a frozen start not subtracted."""
     trained: tuple[str, ...]
     """Names of the trained tensors; the others are frozen and saved with them."""
     lr: float
@@ -88,9 +88,19 @@ def _paper_boundary_of_relative_one(config: AdapterConfig, weight: Tensor) -> fl
     return math.sqrt(weight.shape[1]) if kind == "column" else weight.float().norm().item()
 
 
-def subtract_start(live: Factors, tensors: Tensors) -> Factors:
-    """Returns live minus the frozen start; `live` itself where the layer has none."""
-    return formulas.without_start(live, *(tensors[name] for name in START)) if START[0] in tensors else live
+def make_factors(
+    tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None
+) -> tuple[Factors, Factors]:
+    """Returns (all terms, the trained ones), fp32 and differentiable; one and the same without a frozen start.
+
+    Args:
+        tensors: Of one layer, or with leading axes (layers, adapters).
+        weight: (out, in), only for methods that need it.
+    """
+    trained = METHODS[config.method].factors(tensors, config, spec, weight)
+    if START[0] not in tensors:
+        return trained, trained
+    return formulas.without_start(trained, *(tensors[name] for name in START)), trained
 
 
 def trained_names(config: AdapterConfig) -> tuple[str, ...]:
@@ -115,8 +125,7 @@ def _match(name: str, pattern: dict[str, Number], default: Number) -> Number:
 
 
 def _delora(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:
-    live = formulas.delora_factors(tensors["A"], tensors["B"], tensors["boundary"], tensors["weight_norm"])
-    return subtract_start(live, tensors)
+    return formulas.delora_factors(tensors["A"], tensors["B"], tensors["boundary"], tensors["weight_norm"])
 
 
 def _lora(tensors: Tensors, config: AdapterConfig, spec: LayerSpec, weight: Tensor | None) -> Factors:

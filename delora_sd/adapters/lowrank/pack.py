@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from delora_sd.adapters.lowrank.adapter import Adapter, create_adapter
 from delora_sd.adapters.lowrank.factors import Factors, update_norm
-from delora_sd.adapters.lowrank.layer_spec import START
 from delora_sd.adapters.lowrank.layers import AdaptedLayer, adapt_layer, flat_weight
-from delora_sd.adapters.lowrank.methods import METHODS, subtract_start
+from delora_sd.adapters.lowrank.methods import METHODS, make_factors
 from delora_sd.adapters.lowrank.quantization import dense_weight, weight_dtype
 from delora_sd.errors import UserError
 from delora_sd.settings import AdapterConfig
@@ -38,26 +37,22 @@ class AdapterPack(nn.Module):
             per_layer = _unstack(factors, dtype)
             trained_per_layer = [None] * len(per_layer) if trained is factors else _unstack(trained, dtype)
             for name, own, trained_own in zip(group.layers, per_layer, trained_per_layer, strict=True):
-                self._layers[name].factors, self._layers[name].trained = own, trained_own
+                self._layers[name].set_factors(own, trained_own)
 
     def _group_factors(self, index: int) -> tuple[Factors, Factors]:
-        """Returns (all terms, the trained ones) of one group, (layers, K, ...), fp32 and differentiable.
-
-        Without a frozen start the two are one and the same.
-        """
+        """Returns (all terms, the trained ones) of one group, (layers, K, ...), fp32 and differentiable."""
         first = self.adapters[0]
-        method, group = METHODS[first.config.method], first.groups[index]
+        config, group = first.config, first.groups[index]
         named = [adapter.group_tensors(index) for adapter in self.adapters]
         stacked = {name: _stack([tensors[name] for tensors in named]) for name in named[0]}
-        weight = flat_weight(self._layers[group.layers[0]].base).float() if method.needs_weight else None
-        own = {name: tensor for name, tensor in stacked.items() if name not in START}
-        trained = method.factors(own, first.config, group.spec, weight)
-        return subtract_start(trained, stacked), trained
+        needs_weight = METHODS[config.method].needs_weight
+        weight = flat_weight(self._layers[group.layers[0]].base).float() if needs_weight else None
+        return make_factors(stacked, config, group.spec, weight)
 
     def clear_factors(self) -> None:
         """The UNet computes as if no adapter were there."""
         for layer in self._layers.values():
-            layer.factors = layer.trained = None
+            layer.set_factors(None)
 
     @contextmanager
     def only(self, index: int) -> Iterator[None]:
@@ -65,8 +60,7 @@ class AdapterPack(nn.Module):
         with torch.no_grad():
             self.make_factors()
         for layer in self._layers.values():
-            layer.factors = Factors(*(None if part is None else part[index : index + 1] for part in layer.factors))
-            layer.trained = None
+            layer.set_factors(Factors(*(None if part is None else part[index : index + 1] for part in layer.factors)))
         try:
             yield
         finally:
