@@ -15,7 +15,7 @@ class Mutant:
 
 FACTORS, METHODS = "delora_sd/adapters/lowrank/factors.py", "delora_sd/adapters/lowrank/methods.py"
 STARTS, LAYERS = "delora_sd/adapters/lowrank/starts.py", "delora_sd/adapters/lowrank/layers.py"
-PACK, SPEC = "delora_sd/adapters/lowrank/pack.py", "delora_sd/adapters/lowrank/layer_spec.py"
+PACK = "delora_sd/adapters/lowrank/pack.py"
 LOOP, OPTIMIZATION = "delora_sd/training/loop.py", "delora_sd/training/optimization.py"
 BATCHES, LOSSES = "delora_sd/training/batches.py", "delora_sd/training/objective.py"
 DIFFUSION = "delora_sd/diffusion/objective.py"
@@ -82,7 +82,7 @@ _ROWS = (
         ("tests/adapters/test_adapter_refusals.py::test_a_rank_above_the_layers_size_is_refused",),
     ),
     (
-        SPEC,
+        STARTS,
         "weight.norm(dim=0)",
         "weight.norm(dim=1)",
         (f"{_FORMULAS}weight_norm_of_a_convolution_is_per_input_channel_and_kernel_position",),
