@@ -45,6 +45,14 @@ def test_pickles_are_refused_by_ending_and_by_content(tmp_path, name):
         pass
 
 
+@pytest.mark.parametrize("header_bytes", [640, 1152, 1408])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, header_bytes):
+    text = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    content = _header(text.ljust(header_bytes)) + struct.pack("<f", 2.5)
+    (tmp_path / "a.safetensors").write_bytes(content)
+    assert read_tensors(tmp_path / "a.safetensors")[0]["a"].item() == 2.5
+
+
 def test_a_torch_save_file_in_disguise_is_refused(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="pickle"):

@@ -69,8 +69,9 @@ def _try(config: "PeftConfig", layers: dict[str, nn.Module], folder: Path, sourc
 def _explained(step: Callable, source: str, verb: str):
     try:
         return step()
-    except UserError:
-        raise
+    except UserError as error:
+        reason = str(error)
+        raise UserError(reason if reason.startswith(source) else f"{source}: {reason.partition(': ')[2]}") from None
     except Exception as error:  # every method fails in its own way
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise UserError(f"{source}: this PEFT configuration cannot be {verb} here: {reason}") from None
