@@ -5,10 +5,12 @@ import numpy as np
 from delora_eval.benchmark.report.rows import SUBJECT_JUDGES, Row
 from delora_eval.benchmark.report.view import ProtocolView, View
 from delora_eval.pages.tables import Table
+from delora_eval.scoring.judges.family import ASKED, FAMILY, WIDE
 from delora_eval.scoring.measures.agreement import kendall_tau
 from delora_eval.scoring.measures.metrics import SCORES
 
 PROMPT_JUDGES = ("clip_t", "context_accuracy", "class_accuracy")
+PROMPT_JUDGES += tuple(score.name for judge in FAMILY.values() for score in judge.prompt if judge.name in WIDE + ASKED)
 
 MOST_ROWS = 10
 """Methods shown as columns; tau is over all of them."""

@@ -17,6 +17,7 @@ from delora_eval.benchmark.report.table_text import (
 )
 from delora_eval.benchmark.report.view import ProtocolView, View, row_distances
 from delora_eval.pages.tables import Table
+from delora_eval.scoring.costs import read_costs
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_eval.scoring.measures.statistics import Estimate, paired_difference
 
@@ -30,7 +31,7 @@ MOST_COLUMNS = 10
 def build_tables(view: View) -> list[Table]:
     """Returns every table that has something to show, the main one first."""
     tables = [table for protocol in view.protocols for table in _protocol_tables(view, protocol)]
-    tables += [search_table(view), cost_table(view), failures_table(view)]
+    tables += [search_table(view), cost_table(view), judge_cost_table(view), failures_table(view)]
     return [table for table in tables if table.rows]
 
 
@@ -179,6 +180,27 @@ def cost_table(view: View) -> Table:
             "divided by the cells trained in one batch (pack). Peak memory is that of the whole pack.",
         ),
         tags=tuple({"method": line[0]} for line in lines),
+    )
+
+
+def judge_cost_table(view: View) -> Table:
+    """What each judge took, over all cells; empty with DINO and CLIP alone, whose cost nobody asks for."""
+    costs: dict[str, list[dict]] = {}
+    for cell in view.cells:
+        for encoder, cost in read_costs(view.folder.run(cell).scores).items():
+            costs.setdefault(encoder, []).append(cost)
+    lines = []
+    for encoder, shares in costs.items():
+        seconds, pictures = (sum(share[key] for share in shares) for key in ("seconds", "pictures"))
+        devices = ", ".join(sorted({share["device"] for share in shares}))
+        lines.append((encoder, devices, show_seconds(seconds), str(pictures), f"{seconds / pictures:.4f}"))
+    return Table(
+        name="judge_cost",
+        title="Cost of the judges",
+        columns=("Judge", "Device", "Total", "Pictures", "Seconds a picture"),
+        rows=tuple(lines),
+        text_columns=2,
+        notes=("In the judge's network; reading and resizing pictures, shared by the judges, is not in it.",),
     )
 
 

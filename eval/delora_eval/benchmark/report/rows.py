@@ -10,6 +10,7 @@ from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.methods import FACTOR, Point
 from delora_eval.benchmark.results import Result
 from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.scoring.judges.family import FAMILY, WIDE
 from delora_eval.scoring.measures.metrics import SCORES, PairMean, pool
 from delora_eval.scoring.measures.statistics import Estimate, Spread, bootstrap_mean, summarise_seeds
 from delora_sd.files.run_folder import RunFolder
@@ -21,8 +22,14 @@ SHORT_NAMES = {"optimizer.lr": "lr", "optimizer.boundary_lr": "λ lr", "adapter.
 
 Pooling = Literal["subjects", "pairs"]
 
-SUBJECT_JUDGES = ("dino", "clip_i", "dino_held_out", "clip_i_held_out", "rank_top1", "class_rank_top1")
-"""What can say how well the subject was met; the first four have a row of real photos."""
+FAMILY_JUDGES = tuple(
+    score.name for judge in FAMILY.values() for score in judge.subject if not score.is_distance and judge.name in WIDE
+)
+WITH_CEILING = ("dino", "clip_i", "dino_held_out", "clip_i_held_out", *FAMILY_JUDGES)
+"""Scores with a row of real photos."""
+
+SUBJECT_JUDGES = (*WITH_CEILING, "rank_top1", "class_rank_top1")
+"""What can say how well the subject was met."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +134,7 @@ def ceiling_row(ceilings: Mapping[str, Mapping[str, PairMean]], pooling: Pooling
         score: pool(
             [scores[f"real_{score}"] for scores in ceilings.values() if f"real_{score}" in scores], pooling
         ).value
-        for score in SUBJECT_JUDGES[:4]
+        for score in WITH_CEILING
         if any(f"real_{score}" in scores for scores in ceilings.values())
     }
 

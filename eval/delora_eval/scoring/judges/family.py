@@ -187,6 +187,9 @@ timm's own config for the same weights says 518."""
 WIDE = ("dino/vit-b-16", "dinov2/vit-b-14", "dinov2/vit-l-14", "dinov3/vit-b-16", "dinov3/vit-l-16")
 WIDE += ("siglip2/so400m-14", "dreamsim/ensemble", "masc")
 
+ASKED = ("vqa", "rubric")
+"""Judges that are a question to a language model; in no set, because which model is for the user to say."""
+
 SETS = {CLASSIC: (CLASSIC,), "wide": WIDE, "all": (CLASSIC, *WIDE)}
 """What `judges.set` may name beside single judges."""
 
