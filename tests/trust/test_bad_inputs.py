@@ -8,12 +8,12 @@ import sys
 import warnings
 
 import pytest
-from bad_inputs import folders, models, photos, prompts, settings
+from bad_inputs import folders, judges, models, photos, prompts, settings
 from bad_inputs.case import Case, World, snapshot
 
 from delora_sd.cli.main import main
 
-REFUSED = [case for area in (photos, settings, models, prompts, folders) for case in area.REFUSED]
+REFUSED = [case for area in (photos, settings, models, prompts, folders, judges) for case in area.REFUSED]
 ACCEPTED = [case for area in (photos, settings, prompts) for case in area.ACCEPTED]
 
 

@@ -27,7 +27,7 @@ from delora_eval.scoring.score_lines import read_scores
 from delora_eval.scoring.task import Task, read_task
 from delora_eval.scoring.wide import score_group_by, score_photos_by
 from delora_eval.settings import ScoreConfig
-from delora_sd.data.masks import find_mask, find_masks
+from delora_sd.data.masks import find_mask, find_masks, load_mask
 from delora_sd.files.hashing import hash_file
 from delora_sd.files.locks import hold
 from delora_sd.files.run_folder import write_lines
@@ -107,7 +107,9 @@ def _check_judges(judge: Judge, protocols: Sequence[Protocol], task: Task) -> No
             use_weights(judge, FAMILY[name].encoder)
             if FAMILY[name].kind == "patches":
                 for subject in task.subjects.values():
-                    find_masks(subject.photos, folder=task.options.masks)
+                    masks = find_masks(subject.photos, folder=task.options.masks)
+                    for photo, mask in zip(subject.photos, masks, strict=True):
+                        load_mask(photo, mask)
 
 
 def _update(
