@@ -191,4 +191,4 @@ def test_one_photo_has_no_ceiling_but_says_so():
 def test_every_score_has_a_meaning_and_a_known_encoder():
     for kind in metrics.SCORES.values():
         assert kind.label and kind.meaning.endswith(".")
-        assert kind.encoder in ("dino", "clip", "lpips")
+        assert kind.encoder in ("dino", "clip", "lpips", "judge")
