@@ -117,7 +117,10 @@ class OptimizerConfig:
     name: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw8bit needs bitsandbytes and a GPU (extra: pip install delora_sd[adamw8bit])."""
     lr: float | None = None
-    """Learning rate; none: the method's published rate (`delora-sd methods`)."""
+    """Learning rate; none: the method's published rate (`delora-sd methods`), with `angular` 0.1."""
+    angular: bool = False
+    """Ours, not the paper's: keep the directions of DeLoRA and its kin at one length, so that `lr` is the angle in
+    radians by which a step turns them, the same at every width and every step."""
     boundary_lr: float = 1e-3
     """Learning rate of DeLoRA's boundary (App. B: "we fixed the lambda scaling parameter to 1e-3")."""
     weight_decay: float = 1e-2

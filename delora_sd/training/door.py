@@ -14,6 +14,7 @@ from delora_sd.files.names import RUN_FOLDER_ROOM, check_length
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.requests import check_sampling
 from delora_sd.settings import TrainConfig
+from delora_sd.training.angular import check_angular
 from delora_sd.training.identity import is_compared_by_contents, resolve_places
 
 MAX_COUNT = 1_000_000
@@ -26,6 +27,8 @@ def check_config(config: TrainConfig) -> None:
         raise UserError("output_dir: missing; give a run folder, such as output_dir=runs/dog")
     check_length(Path(config.output_dir).expanduser(), setting="output_dir", room=RUN_FOLDER_ROOM)
     check_known(config.adapter)
+    if config.optimizer.angular:
+        check_angular(config.adapter)
     _check_counts(config)
     optimizer, training = config.optimizer, config.training
     for key, value in {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from delora_sd.adapters.attach import Trainable, default_learning_rate
 from delora_sd.errors import UserError
 from delora_sd.settings import OptimizerConfig
+from delora_sd.training.angular import ANGULAR_RATE, keep_directions
 
 UNDECAYED = ("boundary", "magnitude")
 """Tensors weight decay leaves alone: scales, not directions."""
@@ -18,18 +19,22 @@ def build_optimizer(
     adapters: Iterable[tuple[Trainable, OptimizerConfig]], device: torch.device
 ) -> torch.optim.Optimizer:
     """Returns an AdamW whose parameter groups carry their `adapter`, its `settings`, `base_lr` and `is_boundary`."""
-    groups = [group for adapter, settings in adapters for group in _parameter_groups(adapter, settings)]
-    return _optimizer_class(groups[0]["settings"].name, device)(groups)
+    pairs = list(adapters)
+    groups = [group for adapter, settings in pairs for group in _parameter_groups(adapter, settings)]
+    optimizer = _optimizer_class(groups[0]["settings"].name, device)(groups)
+    if angular := [adapter for adapter, settings in pairs if settings.angular]:
+        optimizer.register_step_post_hook(lambda *_: [keep_directions(adapter) for adapter in angular] and None)
+    return optimizer
 
 
 def _parameter_groups(adapter: Trainable, settings: OptimizerConfig) -> list[dict]:
-    """Directions at `lr` with decay, scales without, the boundary at its own rate."""
+    """Directions at `lr` with decay (angular ones need none), scales without, the boundary at its own rate."""
     by_kind: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in adapter.parameters_by_name():
-        decay = 0.0 if name in UNDECAYED else settings.weight_decay
+        decay = 0.0 if name in UNDECAYED or settings.angular else settings.weight_decay
         by_kind.setdefault((name == "boundary", decay), []).append(parameter)
-    lr = default_learning_rate(adapter.config.method) if settings.lr is None else settings.lr
-    rates = {True: settings.boundary_lr, False: lr}
+    default = ANGULAR_RATE if settings.angular else default_learning_rate(adapter.config.method)
+    rates = {True: settings.boundary_lr, False: default if settings.lr is None else settings.lr}
     return [
         {
             "params": parameters,

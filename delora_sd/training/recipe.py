@@ -17,6 +17,7 @@ from delora_sd.files.run_folder import RunFolder, read_json, read_lines, write_j
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import TrainConfig
 from delora_sd.signals import Stopped
+from delora_sd.training.angular import start_directions
 from delora_sd.training.checkpoints import last_common_step, load_checkpoint
 from delora_sd.training.door import check_config, check_resume
 from delora_sd.training.export_check import measure_exports
@@ -163,12 +164,15 @@ def _open_run_folders(plan: Plan, start_step: int) -> None:
 
 
 def _restore(plan: Plan, optimizer: torch.optim.Optimizer, start_step: int) -> None:
-    """Brings every member to the step: its adapter, its optimizer state and its loss scale."""
+    """Brings every member to the step: its adapter, its optimizer state and its loss scale; step 0 is a start."""
     for member in plan.members:
         if start_step:
             member.loss_scale = load_checkpoint(member.run, start_step, member.adapter, optimizer)
-        elif plan.dtype == torch.float16:
+            continue
+        if plan.dtype == torch.float16:
             member.loss_scale = FP16_LOSS_SCALE
+        if member.config.optimizer.angular:
+            start_directions(member.adapter)
 
 
 def _finish(plan: Plan, unet: nn.Module, pack: Attached, *, seconds: float) -> None:

@@ -5,8 +5,8 @@ Methods that are not "low-rank factors of parameters and a frozen weight" (full,
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -33,6 +33,8 @@ class Method:
     """Names of the trained tensors; the others are frozen and saved with them."""
     lr: float
     """Published or found learning rate of the directions; the preset names the source."""
+    directions: Mapping[str, int] = field(default_factory=dict)
+    """{trained tensor: the axis along which its vectors lie} of those divided by their own length; {}: none are."""
     exact_rank: Callable[[AdapterConfig], int] | None
     """Rank of the exact plain LoRA at the settings' rank; None: not low-rank."""
     needs_weight: bool = False
@@ -166,6 +168,7 @@ METHODS: dict[str, Method] = {
         factors=_delora,
         trained=("A", "B", "boundary"),
         lr=2e-2,
+        directions={"A": -1, "B": -2},
         exact_rank=lambda config: config.rank * (2 if config.init == "frozen_copy" else 1),
     ),
     "lora": Method(
@@ -182,6 +185,7 @@ METHODS: dict[str, Method] = {
         factors=_delora,
         trained=("A", "B", "boundary"),
         lr=2e-2,
+        directions={"A": -1, "B": -2},
         exact_rank=lambda config: config.rank * (2 if config.init == "frozen_copy" else 1),
     ),
     "dora": Method(
@@ -199,6 +203,7 @@ METHODS: dict[str, Method] = {
         factors=_relaxed,
         trained=("A", "B", "C", "D", "boundary"),
         lr=6e-3,
+        directions={"A": -1, "B": -1, "C": -1, "D": -1},
         exact_rank=lambda config: config.rank,
         needs_weight=True,
         needs_even_rank=True,
@@ -209,6 +214,7 @@ METHODS: dict[str, Method] = {
         factors=_reflection_pairs,
         trained=("U", "V", "boundary"),
         lr=6e-3,
+        directions={"U": -1, "V": -1},
         exact_rank=lambda config: config.rank,
         needs_weight=True,
         needs_even_rank=True,
@@ -219,6 +225,7 @@ METHODS: dict[str, Method] = {
         factors=_reflection_pairs,
         trained=("U", "V", "boundary"),
         lr=6e-3,
+        directions={"U": -1, "V": -1},
         exact_rank=lambda config: 2,
         needs_weight=True,
         uses_rank=False,
@@ -229,6 +236,7 @@ METHODS: dict[str, Method] = {
         factors=_one_sided,
         trained=("U", "V"),
         lr=6e-3,
+        directions={"U": -1, "V": -1},
         exact_rank=lambda config: 2,
         needs_weight=True,
         uses_rank=False,
@@ -239,6 +247,7 @@ METHODS: dict[str, Method] = {
         factors=_ether_plus,
         trained=("u", "v", "u_out", "v_out"),
         lr=6e-3,
+        directions={"u": -1, "v": -1, "u_out": -1, "v_out": -1},
         exact_rank=lambda config: 4,
         needs_weight=True,
         uses_rank=False,
@@ -249,6 +258,7 @@ METHODS: dict[str, Method] = {
         factors=_ether,
         trained=("u",),
         lr=6e-3,
+        directions={"u": -1},
         exact_rank=lambda config: 1,
         needs_weight=True,
         starts_at_identity=False,
