@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -31,6 +31,7 @@ DELEGATED_RATES = {
 """Learning rates of the methods that are not low-rank factors of parameters and a frozen weight."""
 
 
+@runtime_checkable
 class Trainable(Protocol):
     """One adapter, an nn.Module: its parameters by name, and what is logged of it."""
 
@@ -42,6 +43,7 @@ class Trainable(Protocol):
     def boundaries(self) -> dict[str, float]: ...
 
 
+@runtime_checkable
 class Attached(Protocol):
     """Adapters on a UNet, an nn.Module; `adapters[k]` serves the k-th equal share of a batch."""
 

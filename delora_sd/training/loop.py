@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -51,6 +51,7 @@ class StepReport:
     """time.monotonic() when the step began."""
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Who is told after every step, and may ask the loop to stop."""
 
