@@ -1,12 +1,27 @@
-"""PEFT's types: tried from attaching to merging before a model loads, and refused with the reason."""
+"""PEFT's types: tried from attaching to merging before a model loads, and the page that lists them."""
 
 import json
+from importlib.metadata import version
 
 import pytest
 from adapter_cases import config_of, small_unet
 
+import peft_types
 from delora_sd.adapters.attach import check_layers
 from delora_sd.errors import UserError
+
+
+def test_the_page_lists_what_works_and_what_is_refused():
+    page = peft_types.PAGE.read_text(encoding="utf-8")
+    if f"PEFT {version('peft')}" not in page:
+        pytest.skip(f"ANOTHER PEFT than docs/PEFT_TYPES.md is about: {version('peft')}")
+    found = peft_types.try_types()
+    listed = {}
+    for line in page.splitlines():
+        if (line.startswith("| ") and line.count("|") == 4 and " works |" in line) or " refused |" in line:
+            name, verdict, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            listed[name] = verdict
+    assert listed == {name: "refused" if reason else "works" for name, reason in found.items()}
 
 
 def _check(tmp_path, **values) -> None:
