@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from delora_eval.benchmark.folder import evaluation_fingerprint, read_plan
+from delora_eval.benchmark.grid import test_cells as grid_cells
 from delora_eval.benchmark.results import read_results, select_steps
+from delora_eval.benchmark.run.dry_run import count_work
 from delora_eval.benchmark.run.runner import run_phases, share_cells
 from delora_eval.benchmark.run.score_settings import score_settings
 from delora_eval.choice.choose import read_choice
@@ -83,6 +85,12 @@ def test_the_choice_is_another_evaluation_of_the_same_cells(best_held_out):
 def test_what_cannot_be_held_out_or_chosen_is_refused_before_any_training(best_held_out, changes, says):
     with pytest.raises(UserError, match=says):
         run(best_held_out(**changes))
+
+
+def test_the_plan_counts_few_images_at_every_step_and_the_rest_at_one(best_held_out):
+    config = best_held_out(subjects=["dog"], seeds=[0], methods={"lora": {}}, drift=False)
+    amount = count_work(config, [tuple(grid_cells(config))])
+    assert amount.pictures == (5 * 3 + 20) * 4
 
 
 def test_images_are_ranked_among_all_subjects_of_the_dataset_however_many_the_grid_has(make_config):

@@ -19,6 +19,7 @@ from delora_eval.scoring.measures.measure import EmbeddedSubject, Pictures
 from delora_eval.scoring.measures.memorisation import find_copies, measure_held_out, real_gap
 from delora_eval.scoring.measures.ranking import Candidate, measure_ranks
 from delora_eval.scoring.score import find_protocols, score_task
+from delora_eval.scoring.score_lines import read_scores
 from delora_eval.scoring.task import read_task
 from delora_eval.settings import EncoderConfig, ScoreConfig
 from delora_sd.cli.main import main
@@ -26,7 +27,7 @@ from delora_sd.config.load import load_config, to_yaml
 from delora_sd.data.held_out import load_run_subject
 from delora_sd.errors import UserError
 from delora_sd.files.hashing import hash_file
-from delora_sd.files.run_folder import RunFolder, read_lines, write_json, write_text
+from delora_sd.files.run_folder import RunFolder, read_lines, write_json, write_lines, write_text
 from delora_sd.settings import TrainConfig
 
 
@@ -301,3 +302,14 @@ def test_scores_as_json_are_those_of_the_lines(divided_run: Path, tmp_path: Path
     rows = json.loads(file.read_text())["scores"]
     lines = [line for line in read_lines(divided_run / "scores.jsonl") if line["prompt"] is None]
     assert [row["value"] for row in rows] == [line["value"] for line in lines]
+
+
+def test_a_listed_copy_that_is_no_name_in_a_folder_is_refused(rendered_run: Path, tmp_path: Path):
+    config = ScoreConfig(run=str(rendered_run), protocol=("miniature",), output=str(tmp_path / "scores.jsonl"))
+    score_lines(config)
+    lines = read_lines(tmp_path / "scores.jsonl")
+    copy = {"picture": "../../secret.png", "photo": "0.png", "similarity": 1.0, "threshold": 0.9, "side": 1.0}
+    for copies, says in (([copy], "no name of a picture"), ({}, "is no list"), ([{"picture": "0.png"}], "'photo'")):
+        write_lines(tmp_path / "scores.jsonl", [lines[0] | {"copies": copies}])
+        with pytest.raises(UserError, match=says):
+            read_scores(tmp_path / "scores.jsonl")

@@ -31,7 +31,7 @@ def check_references(config: BenchmarkConfig, cells: list[Cell]) -> None:
         few = next((cell for cell in trained if len([step for step in cell.steps if step > 0]) < 2), None)
         if few is not None:
             raise UserError(f"{wanted} needs at least 2 checkpoints, {few.method} has {len(few.steps)}; give `steps`")
-        _split(config, trained[0], generate_settings(config))
+        cell_prompts(trained[0], generate_settings(config))
 
 
 def keep_chosen(
@@ -39,7 +39,7 @@ def keep_chosen(
 ) -> tuple[list[int], GenerateConfig]:
     """Returns (the step that is reported, after the base model's where it is asked for; the settings of its images)."""
     own = [step for step in steps if step > 0]
-    choosing, reporting = _split(bench.config, cell, shared)
+    choosing, reporting = cell_prompts(cell, shared)
     if len(own) > 1:
         asked = {key: value for key, value in bench.config.generate.items() if key not in DECIDED_HERE}
         choice = bench.stages.choose(
@@ -58,8 +58,8 @@ def keep_chosen(
     return [step for step in steps if step == 0] + own, replace(shared, prompts=reporting)
 
 
-def _split(config: BenchmarkConfig, cell: Cell, shared: GenerateConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the templates that choose and those that report."""
+def cell_prompts(cell: Cell, shared: GenerateConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the templates that choose a cell's step and those that report it."""
     data = cell.train.data
     class_word, is_live = class_facts(data)
     prompts = load_prompts(shared.prompts, identifier=data.identifier, class_word=class_word, is_live=is_live)

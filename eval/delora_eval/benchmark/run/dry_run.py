@@ -10,6 +10,7 @@ from rich.table import Table
 from delora_eval.benchmark.folder import BenchmarkFolder, open_folder, read_chosen, settled_outcome
 from delora_eval.benchmark.grid import Cell, test_cells, tune_cells
 from delora_eval.benchmark.report.rows import method_label, setting_label
+from delora_eval.benchmark.run.best_checkpoint import cell_prompts
 from delora_eval.benchmark.run.live import Display
 from delora_eval.benchmark.run.packs import Pack, find_pack_size
 from delora_eval.benchmark.run.probe import Probe, measure
@@ -20,6 +21,7 @@ from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings
 from delora_sd.data.prompts import load_prompts
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
+from delora_sd.settings import GenerateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def count_work(config: BenchmarkConfig, packs: list[Pack]) -> Amount:
     """Returns what the packs come to; pictures of the base model are made once per subject."""
     cells = [cell for pack in packs for cell in pack if cell.train]
     shared = generate_settings(config)
-    pictures = sum(_pictures_per_set(cell, shared) * _own_sets(config, cell) for cell in cells)
+    pictures = sum(_own_pictures(config, cell, shared) for cell in cells)
     subjects = {cell.subject: cell for cell in cells}
     base_sets = int(config.drift) + int(0 in config.steps)
     return Amount(
@@ -102,7 +104,17 @@ def _own_sets(config: BenchmarkConfig, cell: Cell) -> int:
     return len([step for step in cell.steps if step > 0]) + int(config.drift)
 
 
-def _pictures_per_set(cell: Cell, shared) -> int:
+def _own_pictures(config: BenchmarkConfig, cell: Cell, shared: GenerateConfig) -> int:
+    """Pictures made with the cell's adapter; where the cell chooses its step, few at every step and the rest at one."""
+    if config.checkpoint != "best_held_out":
+        return _pictures_per_set(cell, shared) * _own_sets(config, cell)
+    choosing, reporting = cell_prompts(cell, shared)
+    steps = len([step for step in cell.steps if step > 0])
+    subject = (len(choosing) * steps + len(reporting)) * shared.images_per_prompt
+    return subject + int(config.drift) * _pictures_per_set(cell, shared)
+
+
+def _pictures_per_set(cell: Cell, shared: GenerateConfig) -> int:
     subject = load_subject(cell.train.data)
     prompts = load_prompts(
         shared.prompts,
