@@ -112,8 +112,18 @@ def test_concept_preservation_equals_a_double_loop_over_patches():
             cosines = [patch @ other / np.linalg.norm(patch) / np.linalg.norm(other) for other in picture]
             best.append(max(cosines))
     unit = [torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True)) for rows in (reference, picture)]
-    found = concept_preservation(unit[0], torch.from_numpy(foreground), unit[1])
+    found = concept_preservation(unit[0][torch.from_numpy(foreground)], unit[1])
     assert found == pytest.approx(sum(best) / len(best), abs=1e-6)
+
+
+def test_a_picture_is_seen_once_for_every_protocol_that_asks(judge, photos):
+    prompts = ["a dog in the snow"] * len(photos)
+    first = [subject_similarity(judge, "masc", photos, photos)]
+    first.append(prompt_similarity(judge, "masc", photos, prompts, class_word="dog"))
+    seen = judge.seen[NAFLEX]
+    again = [subject_similarity(judge, "masc", photos, photos)]
+    again.append(prompt_similarity(judge, "masc", photos, prompts, class_word="dog"))
+    assert judge.seen[NAFLEX] == seen and all(map(torch.equal, first, again))
 
 
 def test_a_photo_preserves_its_own_subject_perfectly_and_the_background_does_not_count(judge, photos, tmp_path):

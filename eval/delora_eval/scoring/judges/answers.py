@@ -64,23 +64,25 @@ def prompt_similarity(
 def _masc_similarity(
     judge: Judge, encoder_id: str, photos: Sequence[Path], images: Sequence[Path], folder: Path | None
 ) -> Tensor:
+    """An image is seen once for all photos; the numbers are kept, for another protocol asks for them again."""
     sources = find_masks(photos, folder=folder)
-    keys = hash_files(judge, photos)
-    references = [
-        _foreground(judge, encoder_id, *row) for row in zip(keys, photos, sources, strict=True)
-    ]  # (foreground patches, D) each
-    columns = []
-    for image in images:
-        tokens, _ = _see(judge, encoder_id, image)
-        unit = torch.nn.functional.normalize(tokens, dim=-1)
-        everything = [torch.ones(len(reference), dtype=torch.bool) for reference in references]
-        columns.append([concept_preservation(*pair, unit) for pair in zip(references, everything, strict=True)])
-    return torch.tensor(columns, dtype=torch.float64).reshape(len(images), len(photos)).T
+    rows = list(zip(hash_files(judge, photos), hash_files(judge, sources), strict=True))
+    foregrounds = [_foreground(judge, encoder_id, *pair) for pair in zip(photos, sources, strict=True)]
+    for image, key in zip(images, hash_files(judge, images), strict=True):
+        places = [(encoder_id, "alike", *row, key) for row in rows]
+        if any(place not in judge.kept for place in places):
+            unit = torch.nn.functional.normalize(_see(judge, encoder_id, image)[0], dim=-1)
+            values = [concept_preservation(foreground, unit) for foreground in foregrounds]
+            judge.kept.update(zip(places, values, strict=True))
+    columns = hash_files(judge, images)
+    return torch.tensor(
+        [[judge.kept[encoder_id, "alike", *row, key] for key in columns] for row in rows], dtype=torch.float64
+    )
 
 
-def _foreground(judge: Judge, encoder_id: str, key: str, photo: Path, source: Path) -> Tensor:
+def _foreground(judge: Judge, encoder_id: str, photo: Path, source: Path) -> Tensor:
     """Returns the unit vectors of the photo's foreground patches, made once."""
-    place = (encoder_id, "foreground", key, hash_files(judge, [source])[0])
+    place = (encoder_id, "foreground", *hash_files(judge, [photo, source]))
     if place not in judge.kept:
         mask = load_mask(photo, source)
         tokens, grid = _see(judge, encoder_id, photo)
@@ -100,12 +102,20 @@ def _masc_prompts(
     encoder = _use_patch_encoder(judge, encoder_id)
     values = []
     for image, source, prompt in zip(images, find_masks(images), prompts, strict=True):
-        tokens, grid = _see(judge, encoder_id, image)
-        background = cover(load_mask(image, source), grid) < FOREGROUND
-        pooled = pool_patches(encoder, tokens, background)
+        pooled = _background(judge, encoder_id, image, source)
         text = read_patch_texts(encoder, [without_subject(prompt, class_word)])[0]
         values.append(float("nan") if pooled is None else (pooled.double() @ text.double()).item())
     return torch.tensor(values, dtype=torch.float64)
+
+
+def _background(judge: Judge, encoder_id: str, image: Path, source: Path) -> Tensor | None:
+    """Returns the image's background as SigLIP 2 pools it, made once; None when the subject covers all of it."""
+    place = (encoder_id, "background", *hash_files(judge, [image, source]))
+    if place not in judge.kept:
+        mask = load_mask(image, source)
+        tokens, grid = _see(judge, encoder_id, image)
+        judge.kept[place] = pool_patches(_use_patch_encoder(judge, encoder_id), tokens, cover(mask, grid) < FOREGROUND)
+    return judge.kept[place]
 
 
 def _asked(judge: Judge, member: FamilyJudge, images: Sequence[Path], prompts: Sequence[str]) -> Tensor:

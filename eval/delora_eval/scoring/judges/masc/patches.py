@@ -6,7 +6,7 @@ import re
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -53,14 +53,12 @@ def cover(mask: Float[np.ndarray, "height width"], grid: tuple[int, int]) -> Flo
     return F.interpolate(values, size=grid, mode="bilinear", align_corners=False).clamp(0, 1).flatten()
 
 
-def concept_preservation(
-    reference: Float[Tensor, "P D"], foreground: Bool[Tensor, " P"], picture: Float[Tensor, "Q D"]
-) -> float:
+def concept_preservation(foreground: Float[Tensor, "P D"], picture: Float[Tensor, "Q D"]) -> float:
     """Returns the mean over the reference's foreground patches of the best cosine to any patch of the picture.
 
     Vectors are unit vectors.
     """
-    return (reference[foreground] @ picture.T).max(dim=1).values.mean().item()
+    return (foreground @ picture.T).max(dim=1).values.mean().item()
 
 
 def without_subject(prompt: str, class_word: str) -> str:
