@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,7 +70,6 @@ def _load_what_all_tests_load() -> None:
     sys.dont_write_bytecode = True  # a mutant as long as its line, within the same second, would be served from a cache
     import accelerate  # noqa: F401
     import diffusers  # noqa: F401
-    import hypothesis  # noqa: F401
     import peft  # noqa: F401
     import pytest  # noqa: F401
     import torch
@@ -115,8 +115,11 @@ def _run_tests(copy: Path, tests: Sequence[str], log: Path) -> int:
             code = 99
             try:
                 code = _pytest_in(copy, tests)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stdout.flush()
+                sys.stderr.flush()
                 os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -129,7 +132,9 @@ def _pytest_in(copy: Path, tests: Sequence[str]) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])  # for tests that start processes
     for package in ("delora_sd", "delora_eval"):
         assert Path(find_spec(package).origin).is_relative_to(copy), f"{package} would be that of the checkout"
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--basetemp", str(copy / "tmp"), *tests]))
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--basetemp", str(copy / "tmp")]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that a library loaded before pytest
+    return int(pytest.main([*options, *tests]))
 
 
 if __name__ == "__main__":
