@@ -47,8 +47,10 @@ def score(config: ScoreConfig) -> list[dict[str, Any]]:
     task = read_task(config)
     protocols = find_protocols(config, task)
     names = [protocol.name for protocol in protocols]
+    judge = Judge(config=config.encoders)
+    check_judges(judge, protocols, task)  # before the lock: what is refused leaves nothing behind
     with hold(task.output.with_name(f".{task.output.name}.lock"), guarding=task.output, setting="output"):
-        lines = score_task(Judge(config=config.encoders), protocols, task)
+        lines = score_task(judge, protocols, task)
     asked_for = [line for line in lines if line["protocol"] in names]
     print_scores(asked_for, task.output)
     if config.table:
@@ -72,7 +74,7 @@ def score_task(judge: Judge, protocols: Sequence[Protocol], task: Task) -> list[
 
     Many tasks may share one `judge`: encoders load once, a photo is encoded once.
     """
-    _check_judges(judge, protocols, task)
+    check_judges(judge, protocols, task)
     lines = before = read_scores(task.output)
     spent = spent_so_far(judge)
     try:
@@ -96,8 +98,8 @@ def _write(judge: Judge, task: Task, lines: list[dict[str, Any]], spent: Spent) 
     write_lines(task.output, lines)
 
 
-def _check_judges(judge: Judge, protocols: Sequence[Protocol], task: Task) -> None:
-    """Missing weights and masks are said before any picture is read."""
+def check_judges(judge: Judge, protocols: Sequence[Protocol], task: Task) -> None:
+    """Raises UserError for missing weights, masks or models to ask, before any picture is read."""
     for name in task.options.judges:
         if name == CLASSIC:
             for protocol in protocols:

@@ -142,7 +142,7 @@ _VQA = FamilyJudge(
         JudgeScore(
             name="vqa",
             label="VQA",
-            meaning="Prompt fidelity: how likely a vision-language model says yes to: does this picture show {prompt}?",
+            meaning="Prompt fidelity: how likely a vision-language model says yes, asked whether the picture shows it.",
         ),
     ),
 )
