@@ -56,7 +56,7 @@ answer what the trained ones did. This table is PEFT {version}'s types with thei
 attention block (`python scripts/prepare/peft_types.py` writes it, a test compares it). Types for prompts and for
 language models only (prompt tuning, X-LoRA, ...) have no layers to sit in and are unknown here.
 
-| type | | |
+| type | verdict | why |
 | --- | --- | --- |
 """
 
