@@ -21,7 +21,8 @@ from delora_sd.data.prompts import load_prompts
 from delora_sd.data.recorded import recognise_subject
 from delora_sd.data.subjects import Subject
 from delora_sd.errors import UserError
-from delora_sd.files.run_folder import RunFolder, write_bytes, write_json
+from delora_sd.files.records import check_record
+from delora_sd.files.run_folder import RunFolder, read_json, write_bytes, write_json
 from delora_sd.settings import GenerateConfig, TrainConfig
 
 DECIDED_HERE = ("run", "output_dir", "step", "strength", "extra_adapters", "prompts", "images_per_prompt", "seed")
@@ -208,9 +209,6 @@ def _describe_reference(subject: Subject) -> str:
 
 def read_choice(run: RunFolder) -> dict[str, Any]:
     """Returns the choice as it was written, {} before there is one."""
-    from delora_sd.files.records import check_record
-    from delora_sd.files.run_folder import read_json
-
     file = run.path / "choice" / "choice.json"
     if not file.exists():
         return {}
