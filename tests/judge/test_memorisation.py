@@ -144,8 +144,8 @@ def test_an_honest_picture_may_be_as_near_to_a_photo_as_photos_are_to_each_other
     for seed in range(50):
         photos = photos_around(centre, 5, seed=2 * seed)[:, None]
         images = photos_around(centre, 4, seed=2 * seed + 1)[:, None]
-        wrong += len(find_copies([photos], [images], [1]))
-        assert len(find_copies([photos], [torch.cat([images, photos[2:3]])], [1])) >= 1
+        wrong += len(find_copies([photos], [images], [1.0]))
+        assert len(find_copies([photos], [torch.cat([images, photos[2:3]])], [1.0])) >= 1
     assert wrong == 0
 
 

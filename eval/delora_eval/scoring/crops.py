@@ -15,14 +15,14 @@ from delora_eval.scoring.judges.preprocessing import prepare
 from delora_eval.scoring.judges.protocols import View
 from delora_sd.data.photos import open_photo
 
-SIDES = (1, 3 / 4, 1 / 2, 1 / 3)
+SIDES = (1.0, 3 / 4, 1 / 2, 1 / 3)
 """Window sides as shares of the image's shorter side; 1: the whole image."""
 
 OVERLAP = 1 / 2
 """Two neighbouring windows share at least this much of their side."""
 
 
-def embed_windows(judge: Judge, files: Sequence[Path], view: View) -> list[Float[Tensor, "N W D"]]:
+def embed_windows(judge: Judge, files: Sequence[Path], view: View) -> list[Float[Tensor, "N _ D"]]:
     """Returns one tensor of unit vectors per size in SIDES; every file is decoded once, and seen once per judge."""
     for file, key in zip(files, hash_files(judge, files), strict=True):
         if (_key(key, SIDES[-1]), view) not in judge.vectors:

@@ -59,7 +59,7 @@ def real_gap(photos: Float[Tensor, "R D"], held_out: Float[Tensor, "H D"]) -> fl
 
 
 def find_copies(
-    photos: Sequence[Float[Tensor, "R W D"]], images: Sequence[Float[Tensor, "G W D"]], sides: Sequence[float]
+    photos: Sequence[Float[Tensor, "R _ D"]], images: Sequence[Float[Tensor, "G _ D"]], sides: Sequence[float]
 ) -> list[Copy]:
     """Returns the images that repeat a photo, whole or in part, wherever either part lies.
 
