@@ -235,6 +235,25 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CombineConfig:
+    """Add several adapters of one base up into one plain LoRA file."""
+
+    adapters: tuple[str, ...] = ()
+    """Two or more: run folders, PEFT adapter folders, plain LoRA files of other tools."""
+    output: str = ""
+    """File (kohya, diffusers) or folder (peft)."""
+    strengths: tuple[float, ...] = ()
+    """One per adapter, 0 to 2; none: 1 each."""
+    rank: int | None = None
+    """Reduce the sum to the closest LoRA of this rank; none: the exact sum, its rank the sum of theirs. DoRA, OFT and
+    others that are not low-rank enter as the closest LoRA of 4 times their rank; what that loses is said."""
+    layout: Literal["kohya", "diffusers", "peft"] = "kohya"
+    """kohya: ComfyUI, AUTOMATIC1111, Forge, diffusers. diffusers: pipe.load_lora_weights. peft: PeftModel."""
+    precision: Literal["fp16", "fp32"] = "fp16"
+    model: NamedBase = field(default_factory=NamedBase)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeConfig:
     """Write a full Stable Diffusion folder with the adapter merged in."""
 

@@ -14,6 +14,8 @@ class Command:
     run: Callable[[Any], None]
     positional: tuple[str, ...] = ()
     """Settings that may be given without `key=`, in order."""
+    many: str | None = None
+    """Setting that takes every further bare word."""
     example: str
     dry_run: Callable[[Any], None] | None = None
     """What --dry-run does; none: print the resolved settings."""

@@ -27,6 +27,12 @@ def _export(config: settings.ExportConfig) -> None:
     export_adapter(config)
 
 
+def _combine(config: settings.CombineConfig) -> None:
+    from delora_sd.adapters.exchange.combine import combine_adapters
+
+    combine_adapters(config)
+
+
 def _merge(config: settings.MergeConfig) -> None:
     from delora_sd.adapters.exchange.merged_model import merge_checkpoint
 
@@ -65,6 +71,13 @@ COMMANDS = {
         run=_export,
         positional=("run",),
         example="delora-sd export runs/rex layout=kohya",
+    ),
+    "combine": Command(
+        summary="Add several adapters up into one plain LoRA file, and say how much they interfere.",
+        config=settings.CombineConfig,
+        run=_combine,
+        many="adapters",
+        example="delora-sd combine runs/rex runs/tom output=both.safetensors strengths=[1,0.8]",
     ),
     "merge": Command(
         summary="Write a full Stable Diffusion folder with the adapter merged in.",

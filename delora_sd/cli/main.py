@@ -6,6 +6,7 @@ Exit code 0: done. 2: the user can fix it (one line says how). 1: our mistake (-
 """
 
 import errno
+import json
 import logging
 import os
 import re
@@ -79,10 +80,13 @@ def parse(command: Command, arguments: list[str]) -> Any:
     files = [word for word in words if _is_settings_file(word)]
     given = [word for word in words if _SETTING.match(word)]
     bare = [word for word in words if word not in files and word not in given]
-    if len(bare) > len(command.positional):
+    own, more = bare[: len(command.positional)], bare[len(command.positional) :]
+    if more and command.many is None:
         names = ", ".join(command.positional) or "only .yaml files and key=value"
         raise UserError(f"'{bare[-1]}' is not understood; accepted without a key: {names}")
-    positional = [f"{key}={value}" for key, value in zip(command.positional, bare, strict=False)]
+    positional = [f"{key}={value}" for key, value in zip(command.positional, own, strict=False)]
+    if more:
+        positional.append(f"{command.many}={json.dumps(more)}")
     return load_config(command.config, files, positional + given)
 
 
@@ -162,7 +166,7 @@ def _overview(commands: dict[str, Command]) -> str:
 
 
 def _help(name: str, command: Command) -> str:
-    words = " ".join(word.upper() for word in command.positional)
+    words = " ".join(word.upper() for word in command.positional) + (" A B ..." if command.many else "")
     lines = [f"delora-sd {name} {words} [CONFIG.yaml ...] [key=value ...]".replace("  ", " "), "", command.summary]
     lines += [f"Example: {command.example}", "", "Settings (key=default):"]
     for key, default, doc in describe(command.config):

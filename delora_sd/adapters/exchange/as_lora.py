@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from delora_sd.adapters.exchange.formats import load_adapter, read_adapter_config
 from delora_sd.adapters.exchange.inputs import BaseChoice, model_of
 from delora_sd.adapters.exchange.lora_files import PlainLayers
-from delora_sd.adapters.exchange.plain_lora import PlainLayer, read_plain_lora
+from delora_sd.adapters.exchange.plain_lora import PlainLayer, read_plain_lora, warn_of_unused
 from delora_sd.adapters.exchange.provenance import check_base_of, find_run
 from delora_sd.adapters.exchange.updates import check_shapes, has_own_formula, load_updates
 from delora_sd.adapters.lowrank.adapter import Adapter, layer_factors
@@ -70,7 +70,8 @@ def plain_lora_of(
 
     base = model.base if model else ""
     if adapter.is_file():
-        layers, _ = read_plain_lora(adapter, _adaptable(_architecture(model)))
+        layers, unused = read_plain_lora(adapter, _adaptable(_architecture(model)))
+        warn_of_unused(adapter, unused)
         lineage, own_rank = {}, max(layer.down.shape[0] for layer in layers.values())
     elif has_own_formula(read_adapter_config(adapter)):
         own = load_adapter(adapter)

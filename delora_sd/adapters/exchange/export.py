@@ -3,21 +3,16 @@
 import warnings
 from pathlib import Path
 
-import torch
-
 from delora_sd.adapters.exchange.as_lora import NoPlainLora, PlainLora, plain_lora_of
 from delora_sd.adapters.exchange.formats import read_adapter_config
 from delora_sd.adapters.exchange.inputs import base_choice, find_adapter
-from delora_sd.adapters.exchange.lora_files import write_diffusers, write_kohya, write_peft
+from delora_sd.adapters.exchange.lora_files import write_layout
 from delora_sd.adapters.exchange.merging import check_strength
 from delora_sd.adapters.exchange.provenance import describe_adapter, find_run
 from delora_sd.adapters.full import FULL_TYPE
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import ExportConfig
-
-_DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
-_WRITERS = {"kohya": write_kohya, "diffusers": write_diffusers, "peft": write_peft}
 
 
 def export_adapter(config: ExportConfig) -> None:
@@ -41,7 +36,7 @@ def export_adapter(config: ExportConfig) -> None:
         with_magnitude=config.layout != "kohya" or config.dora_scale,
     )
     provenance = describe_adapter(adapter, plain.lineage, base=plain.base)
-    _WRITERS[config.layout](output, plain.layers, _DTYPES[config.precision], provenance)
+    write_layout(output, plain.layers, provenance, layout=config.layout, precision=config.precision)
     _show(plain, output)
 
 
@@ -53,14 +48,14 @@ def export_defaults(run: RunFolder) -> list[Path]:
     if read_adapter_config(run.adapter)["peft_type"] == FULL_TYPE:
         return []
     paths = []
-    for layout, write in (("kohya", write_kohya), ("diffusers", write_diffusers)):
+    for layout in ("kohya", "diffusers"):
         try:
             plain = plain_lora_of(run.adapter, strength=1.0, rank=None, with_magnitude=layout == "diffusers")
         except NoPlainLora as error:
             warnings.warn(f"no plain LoRA is written: {error}", stacklevel=2)
             return []
         provenance = describe_adapter(run.adapter, plain.lineage, base=plain.base)
-        write(export_path(run, layout), plain.layers, torch.float16, provenance)
+        write_layout(export_path(run, layout), plain.layers, provenance, layout=layout, precision="fp16")
         paths.append(export_path(run, layout))
     return paths
 

@@ -46,6 +46,12 @@ class Provenance:
     """`delora.*`: back to the native adapter."""
 
 
+def write_layout(path: Path, layers: PlainLayers, provenance: Provenance, *, layout: str, precision: str) -> None:
+    """Writes the layers as a `kohya` or `diffusers` file or a `peft` folder, in fp16 or fp32."""
+    write = {"kohya": write_kohya, "diffusers": write_diffusers, "peft": write_peft}[layout]
+    write(path, layers, {"fp16": torch.float16, "fp32": torch.float32}[precision], provenance)
+
+
 def write_kohya(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance: Provenance) -> None:
     """Writes `lora_unet_<layer with _>.lora_down/.lora_up.weight` and `.alpha`: ComfyUI, A1111, Forge, diffusers."""
     tensors, alpha = {}, kohya_alpha(layers)

@@ -98,6 +98,13 @@ def read_plain_lora(path: Path, layers: Iterable[str]) -> tuple[dict[str, PlainL
     return {name: _plain_layer(name, parts, declared, path) for name, parts in found.items()}, unused
 
 
+def warn_of_unused(path: Path, unused: Counter[str]) -> None:
+    """Warns of the tensors that `read_plain_lora` left out."""
+    if unused:
+        others = " and ".join(f"{what} ({count} tensor{'s' * (count > 1)})" for what, count in unused.items())
+        warnings.warn(f"{path} also changes {others}; only the UNet's part is used", stacklevel=3)
+
+
 def _layer(written: str, names: dict[str, str], path: Path) -> str:
     layer = names.get(flat_name(written))
     if layer is None:

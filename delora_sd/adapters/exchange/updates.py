@@ -1,6 +1,5 @@
 """What an adapter on disk does to a UNet, whoever wrote it: {parameter name: W -> W' - W}."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from delora_sd.adapters import attach as delegated
 from delora_sd.adapters.exchange.formats import OWN_TYPE, load_adapter, read_adapter_config
 from delora_sd.adapters.exchange.inputs import find_adapter
-from delora_sd.adapters.exchange.plain_lora import PlainLayer, read_plain_lora
+from delora_sd.adapters.exchange.plain_lora import PlainLayer, read_plain_lora, warn_of_unused
 from delora_sd.adapters.lowrank.adapter import Adapter, layer_factors
 from delora_sd.adapters.lowrank.factors import MIN_NORM, Factors, dense_update, row_norms
 from delora_sd.adapters.lowrank.methods import METHODS, LayerSpec, Tensors
@@ -71,9 +70,7 @@ def _plain_updates(path: Path, unet: nn.Module) -> dict[str, Update]:
     layers, unused = read_plain_lora(path, here)
     layers = {name: _in_shape(layer, here[name]) for name, layer in layers.items()}
     check_shapes({name: layer.weight_shape for name, layer in layers.items()}, unet, source=path)
-    if unused:
-        others = " and ".join(f"{what} ({count} tensor{'s' * (count > 1)})" for what, count in unused.items())
-        warnings.warn(f"{path} also changes {others}; only the UNet's part is used", stacklevel=2)
+    warn_of_unused(path, unused)
     updates: dict[str, Update] = {f"{name}.weight": partial(_plain_update, layer) for name, layer in layers.items()}
     for name, layer in layers.items():
         if layer.bias is not None:
