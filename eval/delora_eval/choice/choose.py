@@ -48,7 +48,7 @@ class Choice:
 
 def choose(config: ChooseConfig) -> None:
     """Chooses, draws the curve, exports the adapter of the chosen step and says why."""
-    from delora_sd.adapters.exchange.export import export_adapter, export_path
+    from delora_sd.adapters.exchange.export import export_adapter
     from delora_sd.generation.generate import generate
     from delora_sd.generation.model import ModelKeeper
     from delora_sd.settings import ExportConfig
@@ -59,7 +59,6 @@ def choose(config: ChooseConfig) -> None:
     print(f"curve: {run.path / 'choice' / 'curve.png'}")
     if read_run_settings(run.config).adapter.method != "full":
         export_adapter(ExportConfig(run=str(run.path), step=choice.step))
-        print(f"export: {export_path(run, 'kohya', step=choice.step)}")
     print(f"report it on other prompts and seeds: delora-sd generate {run.path} step={choice.step}")
 
 
