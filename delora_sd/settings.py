@@ -98,6 +98,9 @@ class TrainingConfig:
     """torch.compile the UNet: pays on a GPU after the first minutes."""
     prior_weight: float = 1.0
     """Weight of the prior-preservation loss (DreamBooth); 0 switches it off."""
+    outside_weight: float = 1.0
+    """Weight of the loss outside the subject's mask, 0 to 1 (inside it is 1); class images count whole. Below 1 every
+    photo needs its mask: a folder `masks` beside the photos (`delora-sd masks` makes it), or the photo's own alpha."""
     num_class_images: int = 200
     """Class images for prior preservation, made once per class word by the base model and shared."""
     checkpoint_every: int = 200

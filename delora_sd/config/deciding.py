@@ -35,6 +35,7 @@ FREE_WITHIN_A_PACK = (
     "optimizer.schedule",
     "optimizer.warmup_steps",
     "training.prior_weight",
+    "training.outside_weight",
     "training.num_class_images",
 )
 """Settings that may differ between the adapters of one pack: one base, one method, one shape of everything."""

@@ -83,6 +83,36 @@ def load_mask(photo: Path, mask: Path) -> Float[np.ndarray, "height width"]:
     return values
 
 
+def load_square_mask(photo: Path, mask: Path, side: int) -> Float[np.ndarray, "side side"]:
+    """Returns how much of each cell of the centred square is the subject: the mask averaged by area over side x side.
+
+    The square is the one training sees (`photos.to_square`). An all-white mask gives ones exactly.
+
+    Raises:
+        UserError: as `load_mask`, or nothing of the subject lies in the square.
+    """
+    values = load_mask(photo, mask).astype(np.float64)
+    height, width = values.shape
+    crop = min(values.shape)
+    top, left = (height - crop) // 2, (width - crop) // 2
+    square = values[top : top + crop, left : left + crop]
+    if square.max() < 0.5:
+        raise UserError(
+            f"{mask}: the subject lies outside the centred square of {photo.name} that training sees; crop the photo "
+            "and its mask, or leave the photo out"
+        )
+    shares = _shares(crop, side)
+    return (shares @ square @ shares.T).astype(np.float32)
+
+
+def _shares(num_pixels: int, num_cells: int) -> Float[np.ndarray, "cells pixels"]:
+    """Returns which share of each cell each pixel fills, along one side."""
+    edges = np.arange(num_cells + 1) * (num_pixels / num_cells)
+    pixels = np.arange(num_pixels)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return overlap.clip(0) * (num_cells / num_pixels)
+
+
 def _masks_of(photo: Path, folder: Path | None) -> Path:
     if folder is None:
         return photo.parent / MASK_FOLDER

@@ -37,9 +37,16 @@ def training_target(
 def mse_per_sample(
     prediction: Float[Tensor, "batch channels height width"],
     target: Float[Tensor, "batch channels height width"],
+    weights: Float[Tensor, "batch 1 height width"] | None = None,
 ) -> Float[Tensor, " batch"]:
-    """Returns each sample's mean squared error, in fp32 whatever the model's precision."""
-    return (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
+    """Returns each sample's mean squared error, in fp32 whatever the model's precision.
+
+    Args:
+        weights: Of each place's squared error. The mean is over all places, not over the weights: what a small
+            subject teaches is no louder for its being small. None: all 1, to the bit.
+    """
+    errors = (prediction.float() - target.float()).square()
+    return (errors if weights is None else errors * weights).mean(dim=(1, 2, 3))
 
 
 def _signal_and_sigma(timesteps: Tensor, alphas_cumprod: Tensor, *, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,8 @@ class CellData:
     class_images: LatentStats | None
     """None without prior preservation."""
     class_embedding: Float[Tensor, "tokens dim"] | None
+    photo_weights: Float[Tensor, "photos 1 height width"] | None = None
+    """Of the loss at each place of each photo; none: 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class Batch:
     noise: Float[Tensor, "samples channels height width"]
     timesteps: Int[Tensor, " samples"]
     embeddings: Float[Tensor, "samples tokens dim"]
+    weights: Float[Tensor, "samples 1 height width"] | None = None
+    """Of the loss at each place; none: 1."""
 
 
 def draw_step(data: CellData, *, seed: int, step: int, batch_size: int, num_timesteps: int) -> Draw:
@@ -97,7 +101,21 @@ def assemble_batch(cells: list[CellData], draws: list[Draw], device: torch.devic
         noise=torch.cat([draw.noise for draw in draws]).to(device, non_blocking=True),
         timesteps=torch.cat([draw.timesteps for draw in draws]).to(device, non_blocking=True),
         embeddings=torch.cat(embeddings).to(device),
+        weights=_weights(cells, draws, device),
     )
+
+
+def _weights(cells: list[CellData], draws: list[Draw], device: torch.device) -> Tensor | None:
+    """Returns what each place of each sample counts, 1 for class images and photos without a mask; None if all do."""
+    if all(cell.photo_weights is None for cell in cells):
+        return None
+    weights = []
+    for cell, draw in zip(cells, draws, strict=True):
+        own = torch.ones(len(draw.noise), 1, *draw.noise.shape[2:])
+        if cell.photo_weights is not None:
+            own[: len(draw.photos)] = cell.photo_weights[draw.photos]
+        weights.append(own)
+    return torch.cat(weights).to(device, non_blocking=True)
 
 
 def _positions(num_items: int, what: str, seed: int, step: int, batch_size: int) -> Tensor:

@@ -9,11 +9,12 @@ from delora_sd.config.deciding import read_run_settings
 from delora_sd.config.load import flatten, to_yaml
 from delora_sd.config.overlay import with_settings
 from delora_sd.data.held_out import load_run_subject
+from delora_sd.data.masks import find_masks
 from delora_sd.data.recorded import recognise_subject
 from delora_sd.data.subjects import MINIATURE, Subject
 from delora_sd.diffusion.bases import Base, find_base, place_of_base
 from delora_sd.errors import UserError
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.hashing import hash_file, hash_file_once
 from delora_sd.files.made_from import absolute_place, check_base
 from delora_sd.files.run_folder import RunFolder, write_text
 from delora_sd.settings import DataConfig, TrainConfig
@@ -60,6 +61,22 @@ def load_same_subject(run: RunFolder, config: TrainConfig) -> Subject:
     return recognise_subject(run, load_run_subject(config), advice=_ADVICE)
 
 
+def find_same_masks(run: RunFolder, config: TrainConfig, subject: Subject) -> tuple[Path, ...]:
+    """Returns each trained photo's mask, as the run was begun with; () when the loss counts every place alike.
+
+    Raises:
+        UserError: a photo without a mask, or the run was begun with others.
+    """
+    if config.training.outside_weight == 1:
+        return ()
+    masks = find_masks(subject.photos)
+    recorded = [contents for _, contents in sorted(run.read_manifest().get("masks", {}).items())]
+    for photo, mask, before in zip(subject.photos, masks, recorded, strict=False):
+        if hash_file_once(mask) != before:
+            raise UserError(f"{mask}: not the mask of {photo.name} that {run.path} was begun with; {_ADVICE}")
+    return masks
+
+
 def recognise_base(run: RunFolder, config: TrainConfig, base: Base) -> None:
     """Raises UserError when the run was begun on a base, or with a PEFT configuration, of other contents."""
     check_base(run, name=base.name, fingerprint=base.fingerprint, advice=_ADVICE)
@@ -76,7 +93,7 @@ def recognise_finished(run: RunFolder, config: TrainConfig) -> None:
     """
     before = resolve_places(read_run_settings(run.config))
     if config.data != before.data or _photo_folder(config.data).is_dir():
-        load_same_subject(run, config)
+        find_same_masks(run, config, load_same_subject(run, config))
     try:
         base = find_base(replace(config.model, offline=True))  # nothing is fetched to say that nothing is left to do
     except UserError:

@@ -62,7 +62,7 @@ def pack_losses(
     noisy = noisy_latents(batch.latents, batch.noise, batch.timesteps, alphas_cumprod)
     target = training_target(batch.latents, batch.noise, batch.timesteps, alphas_cumprod, prediction_type)
     prediction = model(noisy, batch.timesteps, batch.embeddings)
-    losses = mse_per_sample(prediction, target).unflatten(0, (len(prior_weights), -1))  # (adapters, n)
+    losses = mse_per_sample(prediction, target, batch.weights).unflatten(0, (len(prior_weights), -1))  # (adapters, n)
     if not prior_weights.any():
         return losses.mean(1), torch.zeros_like(losses[:, 0])
     instance, prior = losses.chunk(2, dim=1)

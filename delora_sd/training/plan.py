@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
 from delora_sd.adapters.attach import Trainable, check_layers
+from delora_sd.data.masks import load_square_mask
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.parts import load_unet, resolve_device, resolve_dtype
@@ -18,7 +19,7 @@ from delora_sd.generation.solver import build_solver
 from delora_sd.settings import ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training.batches import CellData
 from delora_sd.training.door import check_pack, check_prompts
-from delora_sd.training.identity import load_same_subject, recognise_base
+from delora_sd.training.identity import find_same_masks, load_same_subject, recognise_base
 
 
 @dataclass(kw_only=True, eq=False)
@@ -30,6 +31,8 @@ class Member:
     run: RunFolder
     config: TrainConfig
     subject: Subject
+    masks: tuple[Path, ...] = ()
+    """Of the subject's photos, in their order; () when every place of a photo counts alike."""
     data: CellData = field(init=False)
     """What it sees: set before the loop, by preparation."""
     adapter: Trainable = field(init=False)
@@ -78,13 +81,17 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
     members = []
     for position, config in enumerate(configs):
         run = run_folder(config)
-        members.append(Member(position=position, run=run, config=config, subject=load_same_subject(run, config)))
+        subject = load_same_subject(run, config)
+        masks = find_same_masks(run, config, subject)
+        members.append(Member(position=position, run=run, config=config, subject=subject, masks=masks))
     for member in members:
         check_prompts(member.config, member.subject)
     model = configs[0].model
     base = find_base(model)
     for member in members:
         recognise_base(member.run, member.config, base)
+        for photo, mask in zip(member.subject.photos, member.masks, strict=bool(member.masks)):
+            load_square_mask(photo, mask, base.latent_side)
     for steps in (CLASS_IMAGE_STEPS, configs[0].preview.num_inference_steps):
         build_solver(base.schedule, steps)
     shapes = load_unet(base, device="meta", dtype=torch.float32)

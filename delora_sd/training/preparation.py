@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from delora_sd.data.masks import load_square_mask
 from delora_sd.data.photos import load_photos
 from delora_sd.data.prompts import class_prompt, instance_prompt
 from delora_sd.data.subjects import Subject
@@ -15,7 +16,7 @@ from delora_sd.errors import UserError
 from delora_sd.generation.class_images import ensure_class_images, is_class_image
 from delora_sd.settings import TrainConfig
 from delora_sd.training.batches import CellData
-from delora_sd.training.plan import Plan
+from delora_sd.training.plan import Member, Plan
 
 
 def prepare_data(plan: Plan) -> None:
@@ -36,7 +37,17 @@ def prepare_data(plan: Plan) -> None:
             instance_embedding=embeddings[instance],
             class_images=latents[files] if files else None,
             class_embedding=embeddings[class_caption] if files else None,
+            photo_weights=_photo_weights(member, plan.base.latent_side),
         )
+
+
+def _photo_weights(member: Member, side: int) -> Tensor | None:
+    """1 in the subject, `training.outside_weight` around it, between the two where a cell holds both; (n, 1, h, w)."""
+    if not member.masks:
+        return None
+    pairs = zip(member.subject.photos, member.masks, strict=True)
+    inside = torch.stack([torch.from_numpy(load_square_mask(photo, mask, side)) for photo, mask in pairs])
+    return (inside + member.config.training.outside_weight * (1 - inside)).unsqueeze(1)
 
 
 def _class_files(config: TrainConfig, subject: Subject, base: Base) -> tuple[Path, ...]:

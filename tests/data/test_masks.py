@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from delora_sd.data.masks import find_masks, load_mask
+from delora_sd.data.masks import find_masks, load_mask, load_square_mask
 from delora_sd.data.photos import open_alpha
 from delora_sd.errors import UserError
 
@@ -112,3 +112,26 @@ def test_a_mask_of_no_photo_names_the_nearest_and_an_ambiguous_one_is_refused(ph
     Image.new("RGB", (40, 30)).save(photos[0].with_suffix(".webp"))
     with pytest.raises(UserError, match=r"2 photos in .* are named a"):
         find_masks(photos)
+
+
+@pytest.mark.parametrize("side", [4, 7, 30, 45])
+def test_a_square_mask_is_the_mean_over_each_cell_of_the_square_that_training_sees(photos, side):
+    """Also where cells do not end at pixels: against a mask enlarged until they do."""
+    values = np.random.default_rng(0).integers(0, 256, (30, 40))
+    file = write_mask(photos[0], values)
+    square = values[:, 5:35] / 255  # 40 x 30 px: 5 columns are cut off on each side
+    enlarged = np.kron(square, np.ones((side, side)))
+    expected = enlarged.reshape(side, 30, side, 30).mean(axis=(1, 3))
+    np.testing.assert_allclose(load_square_mask(photos[0], file, side), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [4, 7, 45])
+def test_a_white_mask_is_ones_to_the_bit(photos, side):
+    assert (load_square_mask(photos[0], write_mask(photos[0], np.full((30, 40), 255)), side) == 1).all()
+
+
+def test_a_subject_that_the_crop_cuts_away_is_refused(photos):
+    outside = np.zeros((30, 40))
+    outside[:, :5] = 255
+    with pytest.raises(UserError, match="outside the centred square of a.jpg"):
+        load_square_mask(photos[0], write_mask(photos[0], outside), 8)

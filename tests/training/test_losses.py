@@ -1,5 +1,7 @@
 """Instance and class loss of every adapter, against the definition."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -16,9 +18,11 @@ def make_batch(num_samples: int) -> Batch:
     return Batch(latents=latents, noise=noise, timesteps=timesteps, embeddings=torch.zeros(num_samples, 2, 3))
 
 
-def half_of_what_it_sees(noisy: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+class HalfOfWhatItSees(torch.nn.Module):
     """Stands in for the UNet."""
-    return noisy / 2
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        return noisy / 2
 
 
 def naive_losses(batch: Batch) -> list[float]:
@@ -33,7 +37,7 @@ def naive_losses(batch: Batch) -> list[float]:
 def losses_of(batch: Batch, prior_weights: list[float]) -> tuple[list[float], list[float]]:
     weights = torch.tensor(prior_weights)
     found = pack_losses(
-        half_of_what_it_sees, batch, alphas_cumprod=ALPHAS, prediction_type="epsilon", prior_weights=weights
+        HalfOfWhatItSees(), batch, alphas_cumprod=ALPHAS, prediction_type="epsilon", prior_weights=weights
     )
     return found[0].tolist(), found[1].tolist()
 
@@ -45,6 +49,18 @@ def test_the_first_half_of_each_adapters_samples_are_its_subject_and_the_second_
     instance, prior = losses_of(batch, [0.5, 2.0])
     assert instance == pytest.approx([(each[0] + each[1]) / 2, (each[4] + each[5]) / 2], rel=1e-5)
     assert prior == pytest.approx([0.5 * (each[2] + each[3]) / 2, 2.0 * (each[6] + each[7]) / 2], rel=1e-5)
+
+
+def test_weights_scale_the_squared_error_of_each_place_and_the_mean_is_over_all_places():
+    batch = make_batch(4)
+    weights = torch.rand(4, 1, 3, 5, generator=torch.Generator().manual_seed(1))
+    instance, prior = losses_of(replace(batch, weights=weights), [2.0])
+    each = []
+    for latent, noise, timestep, weight in zip(batch.latents, batch.noise, batch.timesteps, weights[:, 0], strict=True):
+        noisy = ALPHAS[timestep].sqrt() * latent + (1 - ALPHAS[timestep]).sqrt() * noise
+        each.append(sum((weight * (noisy / 2 - noise)[channel] ** 2).sum().item() for channel in range(4)) / (4 * 15))
+    assert instance == pytest.approx([(each[0] + each[1]) / 2], rel=1e-5)
+    assert prior == pytest.approx([2.0 * (each[2] + each[3]) / 2], rel=1e-5)
 
 
 def test_without_prior_preservation_every_sample_is_of_the_subject():

@@ -152,6 +152,25 @@ def test_pack_of_three_equals_three_single_runs(method: str, init: str, prior_we
         torch.testing.assert_close(column(losses, subject), column(own_losses, 0), **SAME_LOSS)
 
 
+@pytest.mark.parametrize("prior_weight", [0.7, 0.0])
+def test_a_pack_with_and_without_masks_equals_single_runs(prior_weight: float):
+    configs = [make_config(i, "delora", "frozen_copy", prior_weight=prior_weight, num_steps=6) for i in range(SUBJECTS)]
+    cells = [make_cell(i, has_class_images=prior_weight > 0) for i in range(SUBJECTS)]
+    weights = torch.rand(len(cells[1].photos.mean), 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    ones = torch.ones(len(cells[2].photos.mean), 1, 8, 8)
+    masked = [cells[0], replace(cells[1], photo_weights=weights), replace(cells[2], photo_weights=ones)]
+    together, losses, _ = train_together(configs, masked)
+    for subject in range(SUBJECTS):
+        alone, own_losses, _ = train_together([configs[subject]], [masked[subject]])
+        assert_same_training(together[subject], alone[0], untrained(configs[subject], cells[subject]))
+        torch.testing.assert_close(column(losses, subject), column(own_losses, 0), **SAME_LOSS)
+    unmasked = [train_together([configs[i]], [cells[i]]) for i in (1, 2)]
+    assert column(losses, 1)[0] < 0.8 * column(unmasked[0][1], 0)[0], "half of the subject's loss is left out"
+    alone, own_losses, _ = train_together([configs[2]], [masked[2]])
+    assert own_losses == unmasked[1][1], "an all-white mask changes no bit"
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(alone[0], unmasked[1][0][0], strict=True))
+
+
 def test_diverged_adapter_changes_nothing_for_the_others():
     configs = [make_config(i, "delora", "mirrored", prior_weight=0.0, num_steps=5) for i in range(SUBJECTS)]
     cells = [make_cell(i, has_class_images=False) for i in range(SUBJECTS)]
