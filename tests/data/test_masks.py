@@ -133,5 +133,5 @@ def test_a_white_mask_is_ones_to_the_bit(photos, side):
 def test_a_subject_that_the_crop_cuts_away_is_refused(photos):
     outside = np.zeros((30, 40))
     outside[:, :5] = 255
-    with pytest.raises(UserError, match="outside the centred square of a.jpg"):
+    with pytest.raises(UserError, match=r"outside the centred square of a\.jpg"):
         load_square_mask(photos[0], write_mask(photos[0], outside), 8)

@@ -1,4 +1,4 @@
-"""Masks from the folder of the photos to the weights of the loss; what is wrong with them is said before models load."""
+"""Masks from the folder of photos to the weights of the loss; what is wrong with them is said before models load."""
 
 import shutil
 from dataclasses import replace
@@ -62,7 +62,7 @@ def masks_of(config: TrainConfig) -> Path:
 def test_what_is_wrong_with_a_mask_is_said_before_training(config: TrainConfig):
     masks = masks_of(config)
     write_mask(masks / "01.png", left=24, size=(40, 48))
-    with pytest.raises(UserError, match="40 x 48 px, but 01.png is 48 x 40 px"):
+    with pytest.raises(UserError, match=r"40 x 48 px, but 01\.png is 48 x 40 px"):
         recipe.train(config)
     (masks / "01.png").rename(masks / "10.png")
     with pytest.raises(UserError, match=r"10\.png: no photo of that name"):
