@@ -46,7 +46,11 @@ class DataConfig:
     identifier: str = "qwe"
     """Rare token that will name the subject."""
     instance_template: str = "a photo of {identifier} {class_word}"
-    """Caption of the subject's photos. Prompts use the same placeholders."""
+    """Caption of the subject's photos. Prompts use the same placeholders. With `data.captions` it also holds
+    `{caption}`, and the captions may hold the other two: `{caption}` alone trains on them as they are."""
+    captions: str | None = None
+    """A caption for each photo: `beside` (NAME.txt beside NAME.jpg), or a file of Hugging Face (metadata.jsonl, .csv:
+    `file_name`, `text`) or kohya (.json). `delora-sd captions` writes them. none: the template alone."""
     class_template: str = "a photo of {class_word}"
     """Caption of the class images of prior preservation."""
 
@@ -267,6 +271,22 @@ class MergeConfig:
     strength: float = 1.0
     precision: Literal["fp16", "fp32"] = "fp16"
     model: NamedBase = field(default_factory=NamedBase)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionsConfig:
+    """Write a caption for each photo: its context, without the subject's identity."""
+
+    photos: str = ""
+    """A folder of photos; NAME.txt is written beside NAME.jpg."""
+    class_word: str | None = None
+    """What the subject is: dog, backpack, toy. Its phrase, colours and marks become `{identifier} {class_word}`."""
+    captioner: str = "Salesforce/blip-image-captioning-base"
+    """An image-to-text model of transformers: hub id or local folder. Models that follow instructions are asked."""
+    write: bool = False
+    """False: show what would be written. A caption that you wrote or edited is never overwritten."""
+    offline: bool = False
+    """Never touch the network; use only local files and the hub's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)

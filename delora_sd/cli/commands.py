@@ -39,6 +39,12 @@ def _merge(config: settings.MergeConfig) -> None:
     merge_checkpoint(config)
 
 
+def _captions(config: settings.CaptionsConfig) -> None:
+    from delora_sd.captioning.make import make_captions
+
+    make_captions(config)
+
+
 def _methods(config: settings.MethodsConfig) -> None:
     from delora_sd.adapters.catalogue import print_methods
 
@@ -85,6 +91,13 @@ COMMANDS = {
         run=_merge,
         positional=("run", "output"),
         example="delora-sd merge runs/rex merged/rex",
+    ),
+    "captions": Command(
+        summary="Write a caption for each photo: its context, without the subject's identity.",
+        config=settings.CaptionsConfig,
+        run=_captions,
+        positional=("photos",),
+        example="delora-sd captions ~/rex class_word=dog write=true",
     ),
     "methods": Command(
         summary="The table of methods: formula, trainable parameters, rank.",

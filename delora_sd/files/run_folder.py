@@ -41,9 +41,9 @@ FORMAT_VERSION = 1
 """Layout of a run folder. A folder of another version is refused, never guessed at."""
 
 _MANIFEST_FIELDS = {
-    "subject": dict, "base": dict, "versions": dict, "photos": dict, "held_out": dict, "masks": dict, "device": str,
-    "git": str | None, "pack": int, "finished_step": int, "seconds": float, "peak_memory_bytes": int | None,
-    "trainable_parameters": int,
+    "subject": dict, "base": dict, "versions": dict, "photos": dict, "held_out": dict, "masks": dict, "captions": dict,
+    "device": str, "git": str | None, "pack": int, "finished_step": int, "seconds": float,
+    "peak_memory_bytes": int | None, "trainable_parameters": int,
 }  # fmt: skip
 _SUBJECT_FIELDS = {"name": str, "class_word": str, "is_live": bool}
 _BASE_FIELDS = {
@@ -124,7 +124,7 @@ class RunFolder:
         manifest = check_record(read_json(self.manifest), {}, _MANIFEST_FIELDS, source=source, advice=advice)
         check_record(manifest.get("subject", {}), {}, _SUBJECT_FIELDS, source=f"{source}: subject", advice=advice)
         check_record(manifest.get("base", {}), {}, _BASE_FIELDS, source=f"{source}: base", advice=advice)
-        for section in ("versions", "photos", "held_out", "masks"):
+        for section in ("versions", "photos", "held_out", "masks", "captions"):
             facts = manifest.get(section, {})
             check_record(facts, dict.fromkeys(facts, str | None), source=f"{source}: {section}", advice=advice)
         return manifest

@@ -20,9 +20,12 @@ class CellData:
 
     photos: LatentStats
     instance_embedding: Float[Tensor, "tokens dim"]
+    """Of the one caption of all photos, or of the first photo's."""
     class_images: LatentStats | None
     """None without prior preservation."""
     class_embedding: Float[Tensor, "tokens dim"] | None
+    photo_embeddings: Float[Tensor, "photos tokens dim"] | None = None
+    """Where each photo has a caption of its own."""
     photo_weights: Float[Tensor, "photos 1 height width"] | None = None
     """Of the loss at each place of each photo; none: 1."""
 
@@ -90,7 +93,10 @@ def assemble_batch(cells: list[CellData], draws: list[Draw], device: torch.devic
         photos, images = draw.photos.to(cell.photos.mean.device), draw.class_images
         means.append(cell.photos.mean[photos])
         stds.append(cell.photos.std[photos])
-        embeddings.append(cell.instance_embedding.expand(len(photos), -1, -1))
+        if cell.photo_embeddings is None:
+            embeddings.append(cell.instance_embedding.expand(len(photos), -1, -1))
+        else:
+            embeddings.append(cell.photo_embeddings[draw.photos.to(cell.photo_embeddings.device)])
         if cell.class_images:
             means.append(cell.class_images.mean[images.to(means[0].device)])
             stds.append(cell.class_images.std[images.to(means[0].device)])

@@ -6,7 +6,8 @@ from pathlib import Path
 from delora_sd.adapters.attach import check_known
 from delora_sd.config.deciding import is_deciding, read_run_settings, setting_apart
 from delora_sd.config.load import flatten
-from delora_sd.data.prompts import class_prompt, instance_prompt, render_prompt
+from delora_sd.data.captions import photo_prompts
+from delora_sd.data.prompts import class_prompt, render_prompt
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.folder_checks import check_side
 from delora_sd.errors import UserError
@@ -71,7 +72,7 @@ def _check_counts(config: TrainConfig) -> None:
 def check_prompts(config: TrainConfig, subject: Subject) -> None:
     """Raises UserError for captions and preview prompts with a missing or unknown placeholder."""
     data, class_word = config.data, subject.class_word
-    instance_prompt(data.instance_template, identifier=data.identifier, class_word=class_word)
+    photo_prompts(data, subject)
     if config.training.prior_weight:
         class_prompt(data.class_template, class_word=class_word)
     for prompt in config.preview.prompts:

@@ -8,6 +8,7 @@ from typing import Any
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.config.load import flatten, to_yaml
 from delora_sd.config.overlay import with_settings
+from delora_sd.data.captions import BESIDE, photo_prompts
 from delora_sd.data.held_out import load_run_subject
 from delora_sd.data.masks import find_masks
 from delora_sd.data.recorded import recognise_subject
@@ -22,6 +23,7 @@ from delora_sd.settings import DataConfig, TrainConfig
 _PLACES = {
     "data.photos": "photos",
     "data.dataset": "photos",
+    "data.captions": "captions",
     "model.base": "base",
     "adapter.peft_config": "peft_config",
 }
@@ -37,6 +39,8 @@ def resolve_places(config: TrainConfig) -> TrainConfig:
         data = replace(data, photos=absolute_place(data.photos))
     elif data.dataset != MINIATURE:
         data = replace(data, dataset=absolute_place(data.dataset))
+    if data.captions not in (None, BESIDE):
+        data = replace(data, captions=absolute_place(data.captions))
     if peft_config is not None:
         peft_config = absolute_place(peft_config)
     return replace(
@@ -77,6 +81,20 @@ def find_same_masks(run: RunFolder, config: TrainConfig, subject: Subject) -> tu
     return masks
 
 
+def find_same_prompts(run: RunFolder, config: TrainConfig, subject: Subject) -> tuple[str, ...]:
+    """Returns what each photo is trained with, or the one text for all, as the run was begun with.
+
+    Raises:
+        UserError: captions that cannot be used, or the run was begun with others.
+    """
+    prompts = photo_prompts(config.data, subject)
+    recorded = [text for _, text in sorted(run.read_manifest().get("captions", {}).items())]
+    for photo, now, before in zip(subject.photos, prompts, recorded, strict=False):
+        if now != before:
+            raise UserError(f"caption of {photo.name}: '{now}', but {run.path} was begun with '{before}'; {_ADVICE}")
+    return prompts
+
+
 def recognise_base(run: RunFolder, config: TrainConfig, base: Base) -> None:
     """Raises UserError when the run was begun on a base, or with a PEFT configuration, of other contents."""
     check_base(run, name=base.name, fingerprint=base.fingerprint, advice=_ADVICE)
@@ -93,7 +111,9 @@ def recognise_finished(run: RunFolder, config: TrainConfig) -> None:
     """
     before = resolve_places(read_run_settings(run.config))
     if config.data != before.data or _photo_folder(config.data).is_dir():
-        find_same_masks(run, config, load_same_subject(run, config))
+        subject = load_same_subject(run, config)
+        find_same_masks(run, config, subject)
+        find_same_prompts(run, config, subject)
     try:
         base = find_base(replace(config.model, offline=True))  # nothing is fetched to say that nothing is left to do
     except UserError:

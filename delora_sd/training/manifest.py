@@ -21,6 +21,7 @@ PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "
 def describe_run(
     config: TrainConfig,
     subject: Subject,
+    prompts: tuple[str, ...],
     masks: tuple[Path, ...],
     base: Base,
     *,
@@ -30,6 +31,7 @@ def describe_run(
     """Returns the manifest of a run that begins or goes on; the recipe adds what is known at its end.
 
     Args:
+        prompts: Of the subject's photos, one each or one for all.
         masks: Of the subject's photos, in their order, or ().
         before: The manifest of the call that began it, {} in the first; its photos were compared and stay as they are.
     """
@@ -51,10 +53,17 @@ def describe_run(
         "subject": {"name": subject.name, "class_word": subject.class_word, "is_live": subject.is_live},
         "photos": _hash_photos(subject.photos),
         "held_out": _hash_photos(subject.held_out),
+        "captions": dict(zip((photo.name for photo in subject.photos), prompts, strict=True))
+        if config.data.captions
+        else {},
         "masks": {photo.name: hash_file(mask) for photo, mask in zip(subject.photos, masks, strict=bool(masks))},
         "peft_config": hash_file(Path(peft_config)) if peft_config else None,
         "trainable_parameters": trainable_parameters,
-    } | {key: before[key] for key in ("photos", "held_out", "masks") if before.get("photos") and key in before}
+    } | {
+        key: before[key]
+        for key in ("photos", "held_out", "masks", "captions")
+        if before.get("photos") and key in before
+    }
 
 
 def _hash_photos(photos: tuple[Path, ...]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from delora_sd.generation.solver import build_solver
 from delora_sd.settings import ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training.batches import CellData
 from delora_sd.training.door import check_pack, check_prompts
-from delora_sd.training.identity import find_same_masks, load_same_subject, recognise_base
+from delora_sd.training.identity import find_same_masks, find_same_prompts, load_same_subject, recognise_base
 
 
 @dataclass(kw_only=True, eq=False)
@@ -31,6 +31,8 @@ class Member:
     run: RunFolder
     config: TrainConfig
     subject: Subject
+    prompts: tuple[str, ...] = ()
+    """What its photos are trained with: one text each, or one for all."""
     masks: tuple[Path, ...] = ()
     """Of the subject's photos, in their order; () when every place of a photo counts alike."""
     data: CellData = field(init=False)
@@ -82,10 +84,17 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
     for position, config in enumerate(configs):
         run = run_folder(config)
         subject = load_same_subject(run, config)
-        masks = find_same_masks(run, config, subject)
-        members.append(Member(position=position, run=run, config=config, subject=subject, masks=masks))
-    for member in members:
-        check_prompts(member.config, member.subject)
+        check_prompts(config, subject)
+        members.append(
+            Member(
+                position=position,
+                run=run,
+                config=config,
+                subject=subject,
+                prompts=find_same_prompts(run, config, subject),
+                masks=find_same_masks(run, config, subject),
+            )
+        )
     model = configs[0].model
     base = find_base(model)
     for member in members:

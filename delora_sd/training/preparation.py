@@ -8,7 +8,7 @@ from torch import Tensor
 
 from delora_sd.data.masks import load_square_mask
 from delora_sd.data.photos import load_photos
-from delora_sd.data.prompts import class_prompt, instance_prompt
+from delora_sd.data.prompts import class_prompt
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.cache import LatentStats, encode_photos, encode_prompts
 from delora_sd.diffusion.parts import Base, load_text_encoder, load_vae
@@ -22,21 +22,22 @@ from delora_sd.training.plan import Member, Plan
 def prepare_data(plan: Plan) -> None:
     """Gives every member its cached inputs; subjects and class words that repeat are encoded once."""
     device, members = plan.accelerator.device, plan.members
-    captions = {member: _captions(member.config, member.subject) for member in members}
+    texts = {text for member in members for text in (*member.prompts, _class_caption(member))}
     class_files = {member: _class_files(member.config, member.subject, plan.base) for member in members}
-    embeddings = _embed(sorted({text for pair in captions.values() for text in pair}), plan.base, device, plan.dtype)
+    embeddings = _embed(sorted(texts), plan.base, device, plan.dtype)
     photo_sets = {member.subject.photos for member in members} | {files for files in class_files.values() if files}
     latents = _encode(sorted(photo_sets), plan, device)
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     for member in members:
-        files, (instance, class_caption) = class_files[member], captions[member]
+        files, instance = class_files[member], [embeddings[text] for text in member.prompts]
         member.data = CellData(
             photos=latents[member.subject.photos],
-            instance_embedding=embeddings[instance],
+            instance_embedding=instance[0],
+            photo_embeddings=torch.stack(instance) if member.config.data.captions else None,
             class_images=latents[files] if files else None,
-            class_embedding=embeddings[class_caption] if files else None,
+            class_embedding=embeddings[_class_caption(member)] if files else None,
             photo_weights=_photo_weights(member, plan.base.latent_side),
         )
 
@@ -59,12 +60,8 @@ def _class_files(config: TrainConfig, subject: Subject, base: Base) -> tuple[Pat
     return tuple(sorted(folder.glob("[!.]*.png"))[:num_images])
 
 
-def _captions(config: TrainConfig, subject: Subject) -> tuple[str, str]:
-    data, class_word = config.data, subject.class_word
-    return (
-        instance_prompt(data.instance_template, identifier=data.identifier, class_word=class_word),
-        class_prompt(data.class_template, class_word=class_word),
-    )
+def _class_caption(member: Member) -> str:
+    return class_prompt(member.config.data.class_template, class_word=member.subject.class_word)
 
 
 def _embed(texts: list[str], base: Base, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:

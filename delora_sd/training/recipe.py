@@ -154,6 +154,7 @@ def _open_run_folders(plan: Plan, start_step: int) -> None:
         manifest = describe_run(
             config,
             member.subject,
+            member.prompts,
             member.masks,
             plan.base,
             trainable_parameters=member.adapter.num_parameters(),

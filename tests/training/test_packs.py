@@ -153,12 +153,14 @@ def test_pack_of_three_equals_three_single_runs(method: str, init: str, prior_we
 
 
 @pytest.mark.parametrize("prior_weight", [0.7, 0.0])
-def test_a_pack_with_and_without_masks_equals_single_runs(prior_weight: float):
+def test_a_pack_with_and_without_masks_and_captions_equals_single_runs(prior_weight: float):
     configs = [make_config(i, "delora", "frozen_copy", prior_weight=prior_weight, num_steps=6) for i in range(SUBJECTS)]
     cells = [make_cell(i, has_class_images=prior_weight > 0) for i in range(SUBJECTS)]
     weights = torch.rand(len(cells[1].photos.mean), 1, 8, 8, generator=torch.Generator().manual_seed(5))
     ones = torch.ones(len(cells[2].photos.mean), 1, 8, 8)
-    masked = [cells[0], replace(cells[1], photo_weights=weights), replace(cells[2], photo_weights=ones)]
+    captions = torch.randn(len(cells[0].photos.mean), 5, 16, generator=torch.Generator().manual_seed(6))
+    captioned = replace(cells[0], photo_embeddings=captions)
+    masked = [captioned, replace(cells[1], photo_weights=weights), replace(cells[2], photo_weights=ones)]
     together, losses, _ = train_together(configs, masked)
     for subject in range(SUBJECTS):
         alone, own_losses, _ = train_together([configs[subject]], [masked[subject]])

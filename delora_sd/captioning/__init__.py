@@ -1,0 +1,1 @@
+"""Captions for photos by an image-to-text model, with the subject's identity left out."""
