@@ -183,8 +183,8 @@ def _score(
     judge: Judge, protocol: Protocol, subject: Subject, sets: dict[int, PictureSet], identifier: str
 ) -> list[Candidate]:
     subjects, prompts, trained = {}, {}, {}
-    for step, pictures in sets.items():
-        ordered = sorted(pictures.pictures, key=lambda picture: (picture.prompt_index, picture.seed))
+    for step, drawn in sets.items():
+        ordered = sorted(drawn.pictures, key=lambda picture: (picture.prompt_index, picture.seed))
         keys = [f"{picture.prompt_index}/{picture.seed}" for picture in ordered]
         embed = embed_subject(judge, protocol, subject, ordered, options=Options(identifier=identifier))
         images = embed.pictures

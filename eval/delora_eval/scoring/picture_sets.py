@@ -75,7 +75,7 @@ def read_run_sets(run: RunFolder, *, subject: str, identifier: str, names: Seque
         if name not in known:
             raise UserError(f"sets={name}: no such picture set in {run.images}{nearest_name(name, known)}")
     sets = [_read_set(folder, subject, identifier) for folder in folders if not names or folder.name in names]
-    return [part for pictures in sets for part in _split(pictures)]
+    return [part for each in sets for part in _split(each)]
 
 
 def read_shown_sets(run: RunFolder, *, subject: str, identifier: str) -> list[PictureSet]:
@@ -85,7 +85,7 @@ def read_shown_sets(run: RunFolder, *, subject: str, identifier: str) -> list[Pi
     """
     folders = sorted(path.parent for path in run.images.glob(f"*/{LISTING}"))
     sets = [_read_listed(folder, subject, identifier) for folder in folders]
-    return [pictures for pictures in sets if pictures.pictures]
+    return [each for each in sets if each.pictures]
 
 
 def read_folder_sets(

@@ -34,19 +34,19 @@ def measure_held_out(subject: EmbeddedSubject) -> list[Score]:
     """
     if subject.held_out_dino is None or subject.held_out_clip is None:
         return []
-    pictures = subject.pictures
+    seen = subject.pictures
     sides = {
-        "dino": (subject.photos_dino, subject.held_out_dino, pictures.dino),
-        "clip_i": (subject.photos_clip, subject.held_out_clip, pictures.clip),
+        "dino": (subject.photos_dino, subject.held_out_dino, seen.dino),
+        "clip_i": (subject.photos_clip, subject.held_out_clip, seen.clip),
     }
     held_out, memorised = [], []
     for name, (photos, unseen, images) in sides.items():
         similarity = metrics.reference_similarity(unseen, images)
         real = real_gap(photos, unseen)
         gap = metrics.reference_similarity(photos, images) - similarity - real
-        by_prompt = metrics.mean_by_prompt(similarity, pictures.prompts, pairs_each=len(unseen))
+        by_prompt = metrics.mean_by_prompt(similarity, seen.prompts, pairs_each=len(unseen))
         held_out.append(Score(name=f"{name}_held_out", by_prompt=by_prompt, photos=len(unseen)))
-        by_prompt = metrics.mean_by_prompt(gap, pictures.prompts, pairs_each=1)
+        by_prompt = metrics.mean_by_prompt(gap, seen.prompts, pairs_each=1)
         details = {"real_gap": round(real, 6)}
         memorised.append(Score(name=f"memorised_{name}", by_prompt=by_prompt, photos=len(photos), details=details))
     return held_out + memorised
