@@ -145,7 +145,7 @@ class OptimizerConfig:
 @dataclass(frozen=True, kw_only=True)
 class PreviewConfig:
     every: int = 0
-    """Steps between preview pictures; 0: none."""
+    """Steps between preview images; 0: none."""
     prompts: tuple[str, ...] = (
         "a photo of {identifier} {class_word}",
         "a {identifier} {class_word} on the beach",
@@ -306,4 +306,4 @@ class DoctorConfig:
     dataset: str = "data/dreambooth"
     """Folder of the DreamBooth dataset."""
     self_test: bool = True
-    """Train an adapter on the bundled miniature for two steps and generate a picture: about 10 seconds."""
+    """Train an adapter on the bundled miniature for two steps and generate an image: about 10 seconds."""

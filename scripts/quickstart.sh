@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up on a fresh machine, then does the main job on the bundled miniature: trains subjects, generates pictures in
+# Sets up on a fresh machine, then does the main job on the bundled miniature: trains subjects, generates images in
 # new contexts, scores them and writes a report. Offline after the set-up. The same command again resumes.
 # Arguments are settings of the benchmark: bash scripts/quickstart.sh train.training.num_steps=100
 set -euo pipefail
@@ -13,7 +13,7 @@ cat <<EOF
 
 Report: $PWD/$run/report.html
 
-Open it in a browser: photos, generated pictures and scores side by side. Then
+Open it in a browser: photos, generated images and scores side by side. Then
   source .venv/bin/activate
   delora-sd doctor          what this machine can run, and what is missing for Stable Diffusion itself
   delora-sd --help          every command

@@ -1,4 +1,4 @@
-"""The main job on the bundled miniature, whole: photos in, adapter, pictures, scores. A wrong sign scores badly."""
+"""The main job on the bundled miniature, whole: photos in, adapter, images, scores. A wrong sign scores badly."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ PROMPTS = tuple(
     for place in ("in the snow", "on the beach", "on top of pink fabric", "with a mountain in the background")
 )
 SMALLEST_RISE = 0.5
-"""mini-DINO from the base model's pictures to the trained subject's; measured 0.83 (from 0.04, real pictures 0.93)."""
+"""mini-DINO from the base model's images to the trained subject's; measured 0.83 (from 0.04, real images 0.93)."""
 
 
 def test_training_makes_an_unseen_subject_recognisable_and_keeps_the_context(tmp_path: Path):

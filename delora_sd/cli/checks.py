@@ -29,7 +29,7 @@ _EXTRAS = {
 }
 _GIB = 1 << 30
 _LEAST_FREE_GIB = 2
-"""A run with checkpoints and a few hundred pictures."""
+"""A run with checkpoints and a few hundred images."""
 
 _BASE_GIB = 5
 """What Stable Diffusion 1.5 takes in the hub's cache, with room to write."""
@@ -122,7 +122,7 @@ def check_photos(config: DoctorConfig) -> list[Finding]:
 
 
 def check_by_doing(config: DoctorConfig) -> list[Finding]:
-    """Trains an adapter on the miniature for two steps and generates one picture with it."""
+    """Trains an adapter on the miniature for two steps and generates one image with it."""
     if not config.self_test:
         return []
     began = time.monotonic()
@@ -133,7 +133,7 @@ def check_by_doing(config: DoctorConfig) -> list[Finding]:
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         advice = "bash scripts/test.sh shows which part fails"
         return [Finding(topic="self-test", name="train and generate", state="broken", found=found, advice=advice)]
-    found = f"{_SELF_TEST_STEPS} steps and a picture of {changed} bytes in {time.monotonic() - began:.0f} s"
+    found = f"{_SELF_TEST_STEPS} steps and an image of {changed} bytes in {time.monotonic() - began:.0f} s"
     return [Finding(topic="self-test", name="train and generate", state="ok", found=found)]
 
 
@@ -141,7 +141,7 @@ CHECKS: list[Check] = [check_packages, check_devices, check_disk, check_bases, c
 
 
 def _train_and_generate(folder: Path) -> int:
-    """Returns the size of the picture's file, bytes."""
+    """Returns the size of the image's file, bytes."""
     from delora_sd.data.subjects import subject_names
     from delora_sd.generation.generate import generate
     from delora_sd.training.recipe import train

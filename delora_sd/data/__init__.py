@@ -1,1 +1,1 @@
-"""Photos, subjects, prompts and templates: everything about the pictures that come in."""
+"""Photos, subjects, prompts and templates: everything about the images that come in."""

@@ -64,10 +64,10 @@ def load_mask(photo: Path, mask: Path) -> Float[np.ndarray, "height width"]:
     A file whose only values are 0 and 1 counts as black and white.
 
     Raises:
-        UserError: the mask has another size than the photo, is empty, or is no grey picture.
+        UserError: the mask has another size than the photo, is empty, or is no grey image.
     """
-    picture = open_alpha(photo) if mask == photo else _open_grey(mask)
-    levels = np.asarray(picture)
+    image = open_alpha(photo) if mask == photo else _open_grey(mask)
+    levels = np.asarray(image)
     values = levels.astype(np.float32) / (1 if levels.max() == 1 else 255)
     width, height = open_photo(photo).size
     if values.shape != (height, width):
@@ -137,7 +137,7 @@ def _check_names(masks: Path, photos: Path) -> None:
 def _open_grey(file: Path) -> Image.Image:
     if open_alpha(file) is not None:
         raise UserError(f"{file}: a mask with transparency can mean two things; save it black and white without alpha")
-    picture = np.asarray(open_photo(file))
-    if (picture.max(axis=2) != picture.min(axis=2)).any():
-        raise UserError(f"{file}: a coloured picture, no mask; expected white where the subject is, black elsewhere")
-    return Image.fromarray(picture[..., 0])
+    image = np.asarray(open_photo(file))
+    if (image.max(axis=2) != image.min(axis=2)).any():
+        raise UserError(f"{file}: a coloured image, no mask; expected white where the subject is, black elsewhere")
+    return Image.fromarray(image[..., 0])

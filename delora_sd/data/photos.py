@@ -29,7 +29,7 @@ MIN_SIDE_PX = 16
 
 _PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Only these decoders run, whatever the file's name says, and AVIF's and HEIC's where they are installed. JPEG includes
-MPO, the two-picture JPEG of some phones."""
+MPO, the two-image JPEG of some phones."""
 
 HEIC_ADVICE = "`pip install delora_sd[heic]` reads it, or save it as .jpg"
 
@@ -149,7 +149,7 @@ def _decoders() -> tuple[str, ...]:
 
 
 def _check_pixels(path: Path, image: Image.Image) -> None:
-    """Refuses several pictures in one file, and numbers whose white nobody knows."""
+    """Refuses several images in one file, and numbers whose white nobody knows."""
     num_frames = getattr(image, "n_frames", 1) if image.format in ("PNG", "WEBP", "AVIF", "TIFF") else 1
     if num_frames > 1:
         kind = f"a document of {num_frames} pages" if image.format == "TIFF" else f"an animation of {num_frames} frames"
@@ -199,7 +199,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 _PROFILE_MODES = {"RGB": "RGB", "CMYK": "CMYK", "GRAY": "L"}
 _WITHOUT_OWN_COLOURS = {"RGB": ("P", "L", "1", "YCbCr"), "L": ("1",)}
-"""{mode of a profile: modes that become it without a loss}; any other profile does not belong to its picture."""
+"""{mode of a profile: modes that become it without a loss}; any other profile does not belong to its image."""
 
 
 def _describe(path: Path) -> str:
@@ -214,7 +214,7 @@ def _describe(path: Path) -> str:
     if head.startswith(b"\x1aE\xdf\xa3") or (head.startswith(b"RIFF") and brand == b"AVI "):
         return "it is a video"
     if head.startswith(b"GIF8"):
-        return "it is a GIF picture"
+        return "it is a GIF image"
     is_text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
     return "it is a text file" if is_text else "its contents are damaged or of another kind"
 

@@ -41,7 +41,7 @@ def render_prompt(template: str, *, identifier: str, class_word: str | None) -> 
     text = template.replace("{identifier}", identifier).replace("{class_word}", class_word or "")
     text = _BREAKS.sub(" ", text).strip()
     if not text:
-        raise UserError("a prompt is empty; write what the picture should show")
+        raise UserError("a prompt is empty; write what the image should show")
     control = first_control_character(text)
     if control is not None:
         raise UserError(f"prompt '{_show(text)}': control character {control!r} is not accepted; remove it")

@@ -52,7 +52,7 @@ class Base:
     fingerprint: str
     """SHA-256 over every file that decides what the model computes."""
     has_random_weights: bool
-    """Its pictures mean nothing, and everything made with it says so."""
+    """Its images mean nothing, and everything made with it says so."""
     version: Literal["sd1", "sd2"]
 
     @property

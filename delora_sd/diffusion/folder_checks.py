@@ -11,7 +11,7 @@ from delora_sd.errors import UserError
 from delora_sd.text_files import read_json_text
 
 MAX_SIDE_PX = 4096
-"""Side of a picture; Stable Diffusion 1.x and 2.x were trained at 512 and 768."""
+"""Side of an image; Stable Diffusion 1.x and 2.x were trained at 512 and 768."""
 
 _RUNS_CODE = ("auto_map", "quantization_config", "attn_implementation", "_attn_implementation", "custom_pipelines")
 """Settings with which a config makes a library fetch code, or unpack weights its own way."""
@@ -49,7 +49,7 @@ def check_config(file: Path, part: str, config: dict[str, Any]) -> None:
 
 
 def check_side(source: str, side_px: int, *, factor: int, smallest: int) -> None:
-    """Raises UserError for a picture that the VAE cannot halve often enough, or that no memory holds."""
+    """Raises UserError for an image that the VAE cannot halve often enough, or that no memory holds."""
     if side_px % factor or not smallest <= side_px <= MAX_SIDE_PX:
         raise UserError(f"{source}: expected a multiple of {factor}, at least {smallest} and at most {MAX_SIDE_PX}")
 

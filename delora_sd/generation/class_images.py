@@ -14,20 +14,20 @@ from delora_sd.diffusion.parts import Base, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.files.leftovers import remove_leftovers
 from delora_sd.files.run_folder import write_json
+from delora_sd.generation.images import ImageWriter
 from delora_sd.generation.model import load_model
-from delora_sd.generation.pictures import PictureWriter
 from delora_sd.generation.requests import ImageRequest, SamplingSettings, slug
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import DataConfig, ModelConfig
 
 NUM_INFERENCE_STEPS, GUIDANCE = 25, 7.5
-"""DPM-Solver++ with 25 steps, as every picture here, in place of the OFT scripts' PNDM with 50: half the time, and the
+"""DPM-Solver++ with 25 steps, as every image here, in place of the OFT scripts' PNDM with 50: half the time, and the
 prior is preserved under the sampler that is used afterwards."""
 
 
 def ensure_class_images(base: Base, model: ModelConfig, data: DataConfig, *, class_word: str, num_images: int) -> Path:
-    """Returns a folder with at least `num_images` pictures of the class, 0000.png and on; makes what is missing.
+    """Returns a folder with at least `num_images` images of the class, 0000.png and on; makes what is missing.
 
     Safe when several processes want the same: one draws, the others wait.
 
@@ -62,8 +62,8 @@ def _draw(requests: list[ImageRequest], num_missing: int, sampler: Sampler, fact
     facts = facts | {"random_weights": base.has_random_weights}
     title = f"class images '{facts['prompt']}'"
     with (
-        ProgressDisplay(title, total=num_missing, unit="pictures") as progress,
-        PictureWriter(lambda records: progress.advance(len(records))) as writer,
+        ProgressDisplay(title, total=num_missing, unit="images") as progress,
+        ImageWriter(lambda records: progress.advance(len(records))) as writer,
     ):
         render_images(
             requests,

@@ -1,4 +1,4 @@
-"""Pictures of the subject in new contexts: what is asked for, minus what is there, drawn and listed."""
+"""Images of the subject in new contexts: what is asked for, minus what is there, drawn and listed."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from delora_sd.errors import UserError
 from delora_sd.files.made_from import check_base
 from delora_sd.files.names import check_length
 from delora_sd.files.run_folder import RunFolder, append_line
+from delora_sd.generation.images import ImageWriter
 from delora_sd.generation.model import ModelKeeper
-from delora_sd.generation.pictures import PictureWriter
 from delora_sd.generation.requests import (
     ImageRequest,
     ImageSet,
@@ -31,11 +31,11 @@ from delora_sd.text_files import first_control_character
 
 MAX_SEED = 2**63 - 1
 MAX_COUNT = 100_000
-"""Nobody means more pictures of one prompt; a slip of the keyboard would fill the memory with their names."""
+"""Nobody means more images of one prompt; a slip of the keyboard would fill the memory with their names."""
 
 
 def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
-    """Returns the folder of the image set, with every picture that was asked for; the same call again resumes.
+    """Returns the folder of the image set, with every image that was asked for; the same call again resumes.
 
     Args:
         keeper: Give the same one to many calls, and a base they share is loaded once.
@@ -88,20 +88,20 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
 def _draw(
     requests: list[ImageRequest], finished: set[str], image_set: ImageSet, sampler: Sampler, batch_size: int
 ) -> None:
-    """Draws and writes the missing pictures; a picture is listed when it and all of its batch are on disk."""
+    """Draws and writes the missing images; an image is listed when it and all of its batch are on disk."""
 
     def is_missing(request: ImageRequest) -> bool:
         return request.file.name not in finished
 
-    def list_pictures(records: list[dict]) -> None:
+    def list_images(records: list[dict]) -> None:
         for record in records:
             append_line(image_set.listing, record)
         progress.advance(len(records))
 
     num_missing = sum(map(is_missing, requests))
     with (
-        ProgressDisplay(image_set.folder.name, total=num_missing, unit="pictures") as progress,
-        PictureWriter(list_pictures) as writer,
+        ProgressDisplay(image_set.folder.name, total=num_missing, unit="images") as progress,
+        ImageWriter(list_images) as writer,
     ):
         render_images(
             requests,
@@ -123,7 +123,7 @@ def _sampling(config: GenerateConfig, size_px: int) -> SamplingSettings:
 
 
 def _check_settings(config: GenerateConfig) -> None:
-    """Raises UserError for numbers that make no picture."""
+    """Raises UserError for numbers that make no image."""
     if config.output_dir is not None:
         check_length(Path(config.output_dir).expanduser(), setting="output_dir")
     for key in ("images_per_prompt", "batch_size"):

@@ -1,4 +1,4 @@
-"""Which pictures are wanted, under which names, and which of them are there already. No model, no pixels."""
+"""Which images are wanted, under which names, and which of them are there already. No model, no pixels."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ from delora_sd.files.records import check_record
 from delora_sd.files.run_folder import read_lines, write_lines
 
 LISTING = "images.jsonl"
-"""One line per finished picture of a set."""
+"""One line per finished image of a set."""
 
-_PICTURE_FIELDS = {
+_IMAGE_FIELDS = {
     "prompt": str, "template": str, "prompt_index": int, "seed": int, "step": int | None, "strength": float | None,
     "adapter": str | None, "extra_adapters": dict, "num_inference_steps": int | None, "guidance": float | None,
     "negative_prompt": str | None, "size_px": int | None, "base": str | None, "random_weights": bool,
@@ -33,7 +33,7 @@ MAX_INFERENCE_STEPS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How a picture is drawn; with adapter, prompt and seed it decides the picture."""
+    """How an image is drawn; with adapter, prompt and seed it decides the image."""
 
     num_inference_steps: int
     guidance: float
@@ -43,7 +43,7 @@ class SamplingSettings:
 
     def facts(self) -> dict[str, Any]:
         """Returns what names a set. A field that comes later has a default, what was drawn without it, and counts only
-        where it differs: pictures that were drawn before it existed keep their set."""
+        where it differs: images that were drawn before it existed keep their set."""
         return {
             field.name: getattr(self, field.name)
             for field in fields(self)
@@ -52,7 +52,7 @@ class SamplingSettings:
 
 
 def check_sampling(section: str, *, num_inference_steps: int, guidance: float) -> None:
-    """Raises UserError for numbers that make no picture; `section` is "" or ends with a dot."""
+    """Raises UserError for numbers that make no image; `section` is "" or ends with a dot."""
     if not 1 <= num_inference_steps <= MAX_INFERENCE_STEPS:
         raise UserError(
             f"{section}num_inference_steps={num_inference_steps}: expected at least 1 and at most {MAX_INFERENCE_STEPS}"
@@ -63,7 +63,7 @@ def check_sampling(section: str, *, num_inference_steps: int, guidance: float) -
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """One picture that is wanted."""
+    """One image that is wanted."""
 
     prompt: Prompt
     seed: int
@@ -72,18 +72,18 @@ class ImageRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """Pictures of one prompt list, made alike: a folder and what its pictures have in common."""
+    """Images of one prompt list, made alike: a folder and what its images have in common."""
 
     folder: Path
     facts: Mapping[str, Any]
-    """The part of each picture's line in images.jsonl that is the same for all."""
+    """The part of each image's line in images.jsonl that is the same for all."""
 
     @property
     def listing(self) -> Path:
         return self.folder / LISTING
 
     def record(self, request: ImageRequest) -> dict[str, Any]:
-        """Returns the picture's line in images.jsonl."""
+        """Returns the image's line in images.jsonl."""
         prompt = request.prompt
         own = {"file": request.file.name, "prompt": prompt.text, "template": prompt.template}
         return own | {"prompt_index": prompt.index, "seed": request.seed} | self.facts
@@ -99,12 +99,12 @@ def describe_set(
     adapters: Mapping[str, float],
     step: int | None,
 ) -> ImageSet:
-    """Returns the set's folder in `images`, named by all that decides its pictures, and their common facts.
+    """Returns the set's folder in `images`, named by all that decides its images, and their common facts.
 
     Args:
         precision: Of the UNet: dtype and quantisation.
         adapters: {hash of the adapter's files: strength}, the main one first; those of strength 0 change nothing and
-            do not count. None left: the base model's own pictures, named alike whatever run they were asked of.
+            do not count. None left: the base model's own images, named alike whatever run they were asked of.
         step: Of the checkpoint; none: the final adapter.
     """
     active = {adapter: strength for adapter, strength in adapters.items() if strength}
@@ -131,9 +131,9 @@ def describe_set(
 
 
 def plan_requests(folder: Path, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[ImageRequest]:
-    """Returns every picture of the set in a fixed order: all prompts of the first seed, then of the next.
+    """Returns every image of the set in a fixed order: all prompts of the first seed, then of the next.
 
-    More seeds only append, so the pictures that are there keep their batches.
+    More seeds only append, so the images that are there keep their batches.
     """
     return [
         ImageRequest(prompt=prompt, seed=seed, file=folder / _file_name(prompt, seed))
@@ -146,20 +146,20 @@ def read_listing(file: Path) -> list[dict[str, Any]]:
     """Returns the lines of an images.jsonl, [] before there are any; each has a prompt, its number and a seed.
 
     Raises:
-        UserError: a line without a picture, with a picture elsewhere, or with a field of another kind.
+        UserError: a line without an image, with an image elsewhere, or with a field of another kind.
     """
     records = [{"prompt": "", "prompt_index": 0, "seed": 0} | record for record in read_lines(file)]
     for number, record in enumerate(records, start=1):
         source = f"{file}, line {number}"
-        check_record(record, {"file": str}, _PICTURE_FIELDS, source=source, advice="delete that line")
+        check_record(record, {"file": str}, _IMAGE_FIELDS, source=source, advice="delete that line")
         name = record["file"]
         if not is_plain_name(name):
-            raise UserError(f"{source}: '{name[:80]}' is not the name of a picture in its folder; delete that line")
+            raise UserError(f"{source}: '{name[:80]}' is not the name of an image in its folder; delete that line")
     return records
 
 
 def finished_files(image_set: ImageSet) -> set[str]:
-    """Returns the names of the pictures that are both listed and there, and forgets lines that lost their picture."""
+    """Returns the names of the images that are both listed and there, and forgets lines that lost their image."""
     records = read_listing(image_set.listing)
     present = [record for record in records if (image_set.folder / record["file"]).is_file()]
     if image_set.listing.exists():

@@ -1,4 +1,4 @@
-"""Prompts and seeds to pictures. A picture depends on weights, prompt and seed, never on its batch.
+"""Prompts and seeds to images. An image depends on weights, prompt and seed, never on its batch.
 
 Knows no adapters: whoever calls has merged them into the UNet.
 """
@@ -33,7 +33,7 @@ DECODE_BATCH = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Everything that turns (prompt, seed) into a picture."""
+    """Everything that turns (prompt, seed) into an image."""
 
     unet: "UNet2DConditionModel"
     vae: "AutoencoderKL"
@@ -56,7 +56,7 @@ def embed_texts(
 
 @torch.no_grad()
 def sample_images(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-    """Returns one picture per (text, seed), drawn in one batch with classifier-free guidance (Ho & Salimans 2022)."""
+    """Returns one image per (text, seed), drawn in one batch with classifier-free guidance (Ho & Salimans 2022)."""
     unet, sampling = sampler.unet, sampler.sampling
     side = sampling.size_px // 2 ** (len(sampler.vae.config.block_out_channels) - 1)
     latents = initial_latents(seeds, (unet.config.in_channels, side, side)).to(unet.device, unet.dtype)
@@ -94,9 +94,9 @@ def render_images(
     save: Callable[[list[tuple[ImageRequest, Image.Image]]], None],
     say: Callable[[str], None],
 ) -> None:
-    """Renders the missing pictures and hands them to `save`, one batch after the other.
+    """Renders the missing images and hands them to `save`, one batch after the other.
 
-    Batches are fixed parts of the whole list: one with a missing picture is drawn again in its old shape, so that
+    Batches are fixed parts of the whole list: one with a missing image is drawn again in its old shape, so that
     work resumed after a crash ends in the same bytes. Too little GPU memory: the batch is halved.
     """
     limit = batch_size
@@ -111,7 +111,7 @@ def render_images(
 def _sample_within_memory(
     sampler: Sampler, chunk: Sequence[ImageRequest], limit: int, say: Callable[[str], None]
 ) -> tuple[list[Image.Image], int]:
-    """Returns the chunk's pictures and the batch size that fits."""
+    """Returns the chunk's images and the batch size that fits."""
     while True:
         try:
             parts = [chunk[i : i + limit] for i in range(0, len(chunk), limit)]
@@ -121,12 +121,12 @@ def _sample_within_memory(
             limit = min(limit, len(chunk)) // 2
         if limit == 0:
             raise UserError(
-                f"not enough GPU memory for one picture of {sampler.sampling.size_px} px; "
+                f"not enough GPU memory for one image of {sampler.sampling.size_px} px; "
                 "use model.dtype=fp16 or a smaller model.size_px"
             )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        say(f"not enough GPU memory: going on with {limit} pictures per batch")
+        say(f"not enough GPU memory: going on with {limit} images per batch")
 
 
 def _decode(vae: "AutoencoderKL", latents: Float[Tensor, "images channels height width"]) -> list[Image.Image]:
@@ -137,7 +137,7 @@ def _decode(vae: "AutoencoderKL", latents: Float[Tensor, "images channels height
     if not is_finite.all():
         num_broken = int((~is_finite).sum())
         warnings.warn(
-            f"{num_broken} of {len(pixels)} pictures are not finite and become black: the adapter has diverged, or the "
+            f"{num_broken} of {len(pixels)} images are not finite and become black: the adapter has diverged, or the "
             "model overflows in fp16 (try model.dtype=fp32)",
             stacklevel=2,
         )

@@ -16,7 +16,7 @@ from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import DEFAULT_BASE, GenerateConfig, ModelConfig
 
 BASE = "base"
-"""`run=base`: no adapter, the base model's own pictures."""
+"""`run=base`: no adapter, the base model's own images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ def _bare_source(config: GenerateConfig, *, adapters: dict[Path, float], model: 
     if config.step is not None:
         raise UserError(f"step={config.step}: only a run folder has steps, run={config.run} has none")
     if not config.output_dir:
-        raise UserError(f"output_dir is missing: run={config.run} is no run folder that pictures could go into")
+        raise UserError(f"output_dir is missing: run={config.run} is no run folder that images could go into")
     class_word, is_live = class_facts(config.data)
     return Source(
         adapters=_with_extra(config, adapters),

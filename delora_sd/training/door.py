@@ -19,7 +19,7 @@ from delora_sd.training.angular import check_angular
 from delora_sd.training.identity import is_compared_by_contents, resolve_places
 
 MAX_COUNT = 1_000_000
-"""Nobody means more photos, pictures or denoising steps than this; a slip of the keyboard would fill the memory."""
+"""Nobody means more photos, images or denoising steps than this; a slip of the keyboard would fill the memory."""
 
 
 def check_config(config: TrainConfig) -> None:

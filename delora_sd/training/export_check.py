@@ -1,4 +1,4 @@
-"""Does another tool draw what we draw? Exported files are loaded back by diffusers; one picture is drawn with each."""
+"""Does another tool draw what we draw? Exported files are loaded back by diffusers; one image is drawn with each."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ NUM_INFERENCE_STEPS = 4
 SEED = 0
 
 TOLERANCE_LEVELS = 2.0
-"""Mean difference of two pictures in steps of 1/255: nobody sees it. Rounding to fp16 makes 0.001 to 0.02."""
+"""Mean difference of two images in steps of 1/255: nobody sees it. Rounding to fp16 makes 0.001 to 0.02."""
 
 _CAPTION = "the subject's caption"
 
@@ -32,7 +32,7 @@ _CAPTION = "the subject's caption"
 def measure_exports(
     plan: Plan, unet: nn.Module, pack: Attached, exports: Mapping[Member, Sequence[Path]]
 ) -> dict[Member, dict[str, float | None]]:
-    """Returns, per member, {file: how far its picture is from the trained adapter's, mean in steps of 1/255}.
+    """Returns, per member, {file: how far its image is from the trained adapter's, mean in steps of 1/255}.
 
     None: diffusers could not load it. Warns of that, and of every difference that can be seen. {}: nothing exported, or
     a quantised base, whose rounding would be measured instead. Afterwards the UNet is without our layers.
@@ -87,7 +87,7 @@ def _measure(sampler: Sampler, file: Path, ours: np.ndarray) -> float | None:
     difference = float(np.abs(theirs - ours).mean())
     if not difference <= TOLERANCE_LEVELS:
         warnings.warn(
-            f"{file} DRAWS SOMETHING ELSE than the trained adapter: pictures differ by {difference:.1f} of 255 on "
+            f"{file} DRAWS SOMETHING ELSE than the trained adapter: images differ by {difference:.1f} of 255 on "
             f"average, rounding stays below {TOLERANCE_LEVELS:g}; {advice}",
             stacklevel=2,
         )
@@ -121,7 +121,7 @@ def _loaded_by_diffusers(sampler: Sampler, file: Path) -> Iterator[None]:
 
 
 def _draw(sampler: Sampler) -> np.ndarray:
-    """Returns the picture as (height, width, 3), 0 to 255."""
+    """Returns the image as (height, width, 3), 0 to 255."""
     with torch.no_grad():
-        (picture,) = sample_images(sampler, [_CAPTION], [SEED])
-    return np.asarray(picture, dtype=np.float32)
+        (image,) = sample_images(sampler, [_CAPTION], [SEED])
+    return np.asarray(image, dtype=np.float32)

@@ -138,7 +138,7 @@ def _train_one_step(config: TrainConfig, unet: nn.Module, cells: list[CellData])
 
 
 def random_cell(config: TrainConfig, base: Base, unet: nn.Module, *, num_tokens: int = 77) -> CellData:
-    """Returns inputs of the right size and no meaning: memory and speed do not depend on the pictures."""
+    """Returns inputs of the right size and no meaning: memory and speed do not depend on the images."""
     shape = (unet.config.in_channels, base.latent_side, base.latent_side)
     mean, std = torch.randn(2, 5, *shape, device=unet.device)
     photos = LatentStats(mean=mean, std=std.abs() * 0.1)

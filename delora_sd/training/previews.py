@@ -1,4 +1,4 @@
-"""Preview pictures of an adapter while it trains: the UNet in memory, that adapter alone, a VAE while it is needed."""
+"""Preview images of an adapter while it trains: the UNet in memory, that adapter alone, a VAE while it is needed."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import nn
 from delora_sd.adapters.attach import Attached
 from delora_sd.data.prompts import render_prompt
 from delora_sd.diffusion.parts import load_vae
-from delora_sd.generation.pictures import write_picture
+from delora_sd.generation.images import write_image
 from delora_sd.generation.requests import SamplingSettings, slug
 from delora_sd.generation.sampler import Sampler, embed_texts, sample_images
 from delora_sd.training.plan import Member, Plan
@@ -40,7 +40,7 @@ def preview_renderer(plan: Plan, unet: nn.Module, pack: Attached) -> Callable[[M
         for number, (text, image) in enumerate(zip(own, images, strict=True)):
             file = member.run.previews / f"step-{step:06d}-{number:02d}-{slug(text)}.png"
             record = {"prompt": text, "seed": PREVIEW_SEED, "step": step, "random_weights": base.has_random_weights}
-            write_picture(file, image, record)
+            write_image(file, image, record)
 
     return render
 

@@ -82,7 +82,7 @@ class Reporter:
         if is_saved:
             self._log_layers(step, distances)
             self._checkpoint(step)
-        if not self.stop_requested:  # whoever resumes makes them: a stop does not wait for pictures
+        if not self.stop_requested:  # whoever resumes makes them: a stop does not wait for images
             self._render_previews(step)
 
     def catch_up(self, step: int) -> None:

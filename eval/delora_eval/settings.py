@@ -21,9 +21,9 @@ class EncoderConfig:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: a GPU when there is one. Encoders always run in fp32 without TF32."""
     batch_size: int = 64
-    """Pictures per forward pass."""
+    """Images per forward pass."""
     num_readers: int = 4
-    """Threads that read and resize pictures."""
+    """Threads that read and resize images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +39,16 @@ class FamilyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig:
-    """Score the pictures of a run, or any folder of pictures against any folder of photos."""
+    """Score the images of a run, or any folder of images against any folder of photos."""
 
     run: str | None = None
     """A run folder with images/. Give this, or `reference` and `generated`."""
     reference: str | None = None
     """A folder with photos of one subject, or with one folder per subject."""
     generated: str | None = None
-    """A folder with generated pictures of that subject, or one folder per subject (`dog`, or OFT's `dog-7`)."""
+    """A folder with generated images of that subject, or one folder per subject (`dog`, or OFT's `dog-7`)."""
     prompts: str | None = None
-    """With `generated`: a .json file {picture: prompt}, or a .txt file with one prompt per picture, in name order.
+    """With `generated`: a .json file {image: prompt}, or a .txt file with one prompt per image, in name order.
     none: read from images.jsonl in the folder where there is one, else scores that need prompts are left out."""
     identifier: str = "qwe"
     """With `generated`: the rare token in the prompts; it is taken out of CLIP-T's text."""
@@ -57,24 +57,24 @@ class ScoreConfig:
     held_out: str | None = None
     """With `generated`: photos that were not trained on, laid out as `reference`. A run knows its own."""
     gallery: str | None = None
-    """A dataset among whose subjects every picture is ranked: `miniature`, or one folder of photos per subject.
+    """A dataset among whose subjects every image is ranked: `miniature`, or one folder of photos per subject.
     With several subjects in `reference`: those. none: no ranks."""
     gallery_subjects: tuple[str, ...] = ()
     """Only these subjects of the gallery; none: all."""
     sets: tuple[str, ...] = ()
-    """Only these picture sets of the run; none: all."""
+    """Only these image sets of the run; none: all."""
     protocol: tuple[str, ...] = ("auto",)
     """dreambooth, oft, miniature, or a combination as `delora-sd protocols` names them.
-    auto: miniature for pictures of the miniature base, dreambooth otherwise."""
+    auto: miniature for images of the miniature base, dreambooth otherwise."""
     clip_t_identifier: bool = False
     """CLIP-T against the prompt with the rare token in it, as OFT did; false: without."""
     oft_substring_bug: bool = False
-    """Pair subjects as OFT's evaluator did: `dog` also gets the pictures of `backpack_dog`."""
+    """Pair subjects as OFT's evaluator did: `dog` also gets the images of `backpack_dog`."""
     copy_similarity: float | None = None
-    """A picture is a copy when its nearest photo is at least this similar (DINO cosine);
+    """An image is a copy when its nearest photo is at least this similar (DINO cosine);
     none: as similar as the subject's two most alike photos are to each other."""
     copy_risk: bool = False
-    """Also look for whole photos and parts of them in the pictures: 38 windows of each, of three sizes, are encoded."""
+    """Also look for whole photos and parts of them in the images: 38 windows of each, of three sizes, are encoded."""
     lpips_weights: str | None = None
     """Adds LPIPS diversity: a .safetensors file with the state of `lpips.LPIPS(net="alex")`."""
     output: str | None = None
@@ -107,10 +107,10 @@ class ChooseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MasksConfig:
-    """Make masks of photos or pictures: where the subject is, for judges and losses that look at it alone."""
+    """Make masks of photos or images: where the subject is, for judges and losses that look at it alone."""
 
     photos: str = ""
-    """A folder of photos, or of pictures (a set in a run's images/)."""
+    """A folder of photos, or of images (a set in a run's images/)."""
     class_word: str | None = None
     """What to look for, in plain words: dog, backpack, teapot with a blue lid."""
     segmenter: str = "CIDAS/clipseg-rd64-refined"
@@ -135,10 +135,10 @@ class ReportConfig:
     """A run folder."""
     output: str | None = None
     """The page; none: report.html in the run folder."""
-    pictures_per_prompt: int = 4
-    """Pictures shown per prompt and set."""
+    images_per_prompt: int = 4
+    """Images shown per prompt and set."""
     thumbnail_px: int = 320
-    """Longest side of an embedded picture; the files in the run folder stay as they are."""
+    """Longest side of an embedded image; the files in the run folder stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Speed of generation: pictures/s on disk, ours beside diffusers' own pipeline at the same batch and settings.
+"""Speed of generation: images/s on disk, ours beside diffusers' own pipeline at the same batch and settings.
 
     python scripts/bench/bench_generation.py                                      # the miniature on this machine
     python scripts/bench/bench_generation.py --base sd15-architecture --batches 1 8 32      # a GPU, 512 px
@@ -20,8 +20,8 @@ from diffusers import StableDiffusionPipeline
 
 from delora_sd.data.prompts import load_prompts
 from delora_sd.diffusion.parts import Base, find_base, resolve_device, resolve_dtype
+from delora_sd.generation.images import ImageWriter
 from delora_sd.generation.model import LoadedModel, load_model
-from delora_sd.generation.pictures import PictureWriter
 from delora_sd.generation.requests import SamplingSettings, plan_requests
 from delora_sd.generation.sampler import render_images
 from delora_sd.generation.solver import build_solver
@@ -45,14 +45,14 @@ def main() -> None:
     model = load_model(base, device=device, dtype=dtype, is_compiled=arguments.compile)
     print(f"{device_name()}; torch {torch.__version__}; {dtype}")
     print(f"{base.name}, {base.size_px} px, {arguments.steps} steps\n")
-    print(f"{'batch':>5} {'diffusers pictures/s':>21} {'ours':>8} {'ratio':>6} {'peak GB':>8}")
+    print(f"{'batch':>5} {'diffusers images/s':>21} {'ours':>8} {'ratio':>6} {'peak GB':>8}")
     for batch_size in arguments.batches:
         theirs, ours = time_both(model, base, batch_size, arguments)
         print(f"{batch_size:5} {theirs:21.3f} {ours:8.3f} {ours / theirs:6.2f} {_peak_gb(device):>8}", flush=True)
 
 
 def time_both(model: LoadedModel, base: Base, batch_size: int, arguments: argparse.Namespace) -> tuple[float, float]:
-    """Returns pictures/s of diffusers' pipeline and of ours; their rounds alternate, so both see the same machine."""
+    """Returns images/s of diffusers' pipeline and of ours; their rounds alternate, so both see the same machine."""
     prompts = load_prompts(("dreambooth",), identifier="qwe", class_word="dog", is_live=True)
     texts = [prompts[i % len(prompts)].text for i in range(2 * batch_size)]
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +68,7 @@ def time_both(model: LoadedModel, base: Base, batch_size: int, arguments: argpar
 def draw_with_diffusers(
     model: LoadedModel, base: Base, texts: list[str], batch_size: int, num_steps: int, folder: Path
 ) -> None:
-    """As its documentation does it: prompts in, pictures out, saved one after the other."""
+    """As its documentation does it: prompts in, images out, saved one after the other."""
     pipeline = StableDiffusionPipeline(
         unet=model.unet,
         vae=model.vae,
@@ -92,13 +92,13 @@ def draw_with_diffusers(
 def draw_with_ours(
     model: LoadedModel, base: Base, num_images: int, batch_size: int, num_steps: int, folder: Path
 ) -> None:
-    """As `delora-sd generate` does it, without the adapter: merging costs nothing per picture."""
+    """As `delora-sd generate` does it, without the adapter: merging costs nothing per image."""
     prompts = load_prompts(("dreambooth",), identifier="qwe", class_word="dog", is_live=True)
     sampling = SamplingSettings(num_inference_steps=num_steps, guidance=7.5, negative_prompt="", size_px=base.size_px)
     requests = plan_requests(folder, prompts, range(1 + num_images // len(prompts)))[:num_images]
     sampler = model.sampler([request.prompt.text for request in requests], sampling)
     record = {"random_weights": base.has_random_weights}
-    with PictureWriter(lambda records: None) as writer:
+    with ImageWriter(lambda records: None) as writer:
         render_images(
             requests,
             lambda request: True,

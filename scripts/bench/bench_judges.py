@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""What every judge costs at full size, with random weights: seconds a picture and peak memory, one process each.
+"""What every judge costs at full size, with random weights: seconds an image and peak memory, one process each.
 
-python scripts/bench/bench_judges.py                   # the wide set on 8 pictures of the miniature
-python scripts/bench/bench_judges.py masc dinov2/vit-l-14 --pictures 4
+python scripts/bench/bench_judges.py                   # the wide set on 8 images of the miniature
+python scripts/bench/bench_judges.py masc dinov2/vit-l-14 --images 4
 python scripts/bench/bench_judges.py --together        # all in one process, as a benchmark holds them
 """
 
@@ -25,33 +25,33 @@ GIB = 2**30
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("judges", nargs="*", default=list(SETS["wide"]))
-    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--together", action="store_true")
     arguments = parser.parse_args()
     names = judge_names(arguments.judges)
     rows = [names] if arguments.together else [(name,) for name in names]
     context = multiprocessing.get_context("spawn")
-    print("judge                 wall s   s a picture   peak GiB")
+    print("judge                 wall s   s an image   peak GiB")
     for row in rows:
         with context.Pool(1) as pool:
-            wall, costs, peak = pool.apply(measure, (row, arguments.pictures))
+            wall, costs, peak = pool.apply(measure, (row, arguments.images))
         label = "together" if arguments.together else row[0]
-        shown = ", ".join(f"{cost['seconds'] / cost['pictures']:.2f}" for cost in costs.values())
+        shown = ", ".join(f"{cost['seconds'] / cost['images']:.2f}" for cost in costs.values())
         print(f"{label:20} {wall:7.1f}   {shown:>11}   {peak:8.1f}", flush=True)
     return 0
 
 
-def measure(names: tuple[str, ...], num_pictures: int) -> tuple[float, dict, float]:
-    """Returns (wall seconds with loading, costs per encoder, peak memory in GiB) of scoring random pictures."""
+def measure(names: tuple[str, ...], num_images: int) -> tuple[float, dict, float]:
+    """Returns (wall seconds with loading, costs per encoder, peak memory in GiB) of scoring random images."""
     from delora_eval.scoring.costs import read_costs
     from delora_eval.scoring.score import score
     from delora_eval.settings import EncoderConfig, FamilyConfig, ScoreConfig
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        draw(folder / "dog", num_pictures // 2)
-        draw(folder / "generated", num_pictures)
-        (folder / "prompts.txt").write_text("a dog in the snow\n" * num_pictures)
+        draw(folder / "dog", num_images // 2)
+        draw(folder / "generated", num_images)
+        (folder / "prompts.txt").write_text("a dog in the snow\n" * num_images)
         began = time.perf_counter()
         score(
             ScoreConfig(
@@ -69,7 +69,7 @@ def measure(names: tuple[str, ...], num_pictures: int) -> tuple[float, dict, flo
 
 
 def draw(folder: Path, count: int) -> None:
-    """Random pictures of 512 px, and masks of their upper half."""
+    """Random images of 512 px, and masks of their upper half."""
     (folder / "masks").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for index in range(count):

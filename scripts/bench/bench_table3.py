@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""One row of Table 3 from measured parts: 30 subjects trained, 3000 pictures drawn and scored; each beside its limit.
+"""One row of Table 3 from measured parts: 30 subjects trained, 3000 images drawn and scored; each beside its limit.
 
     python scripts/bench/bench_table3.py                                                        # the miniature, a CPU
     python scripts/bench/bench_table3.py --base sd15-architecture --dtype bf16 --pack 30        # a GPU, 512 px
 
-Nothing is trained to the end: a step, a picture and a score are timed and multiplied; every part is shown. The limit is
+Nothing is trained to the end: a step, an image and a score are timed and multiplied; every part is shown. The limit is
 the part's floating-point operations at the rate of a large product on this device, measured in the same run: the UNet
-forward and backward for training, two UNet forwards per sampling step and the VAE's decoder for a picture, the encoders
+forward and backward for training, two UNet forwards per sampling step and the VAE's decoder for an image, the encoders
 for a score. What lies between limit and measurement is launching, memory traffic, reading and writing files.
 """
 
@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench_generation import draw_with_ours
 from bench_packs import time_pack
-from delora_eval.scoring.judges.embedding import Judge, embed_pictures
+from delora_eval.scoring.judges.embedding import Judge, embed_images
 from delora_eval.scoring.judges.protocols import PROTOCOLS, Protocol
 from delora_eval.settings import EncoderConfig
 from delora_sd.diffusion.bases import Base, find_base
@@ -47,7 +47,7 @@ class Part:
 
     name: str
     count: int
-    """Samples or pictures."""
+    """Samples or images."""
     seconds: float
     """Measured, of one."""
     flops: float
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed training steps")
     parser.add_argument("--batch", type=int, default=1, help="photos per step and adapter")
     parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--draw-batch", type=int, default=8, help="pictures per sampling batch")
+    parser.add_argument("--draw-batch", type=int, default=8, help="images per sampling batch")
     parser.add_argument("--tflops", type=float, help="rate for the limit; none: a large product is timed")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     arguments = parser.parse_args()
@@ -95,34 +95,32 @@ def measure_training(base: Base, arguments: argparse.Namespace) -> tuple[Part, f
 
 
 def measure_drawing(base: Base, arguments: argparse.Namespace) -> Part:
-    """Seconds per picture on disk: the median of three batches after a warm-up."""
+    """Seconds per image on disk: the median of three batches after a warm-up."""
     device = resolve_device()
     model = load_model(base, device=device, dtype=resolve_dtype(arguments.dtype, device))
     size = arguments.draw_batch
     with tempfile.TemporaryDirectory() as folder:
         seconds = _median(lambda: draw_with_ours(model, base, size, size, SAMPLING_STEPS, Path(folder)))
-    pictures = SUBJECTS * PROMPTS * IMAGES_PER_PROMPT
+    images = SUBJECTS * PROMPTS * IMAGES_PER_PROMPT
     flops = 2 * SAMPLING_STEPS * unet_flops(base) + decoder_flops(base)  # 2: classifier-free guidance
-    return Part(f"draw {pictures:,} pictures", pictures, seconds / size, flops)
+    return Part(f"draw {images:,} images", images, seconds / size, flops)
 
 
-def measure_scoring(base: Base, num_pictures: int) -> Part:
-    """Seconds per picture of the protocol's encoders; random weights take as long as trained ones."""
+def measure_scoring(base: Base, num_images: int) -> Part:
+    """Seconds per image of the protocol's encoders; random weights take as long as trained ones."""
     protocol = PROTOCOLS["miniature" if base.name == "miniature" else "dreambooth"]
     judge = Judge(config=EncoderConfig(random_weights=base.name != "miniature", offline=True))
     with tempfile.TemporaryDirectory() as folder:
-        batches = iter(_noise_pictures(Path(folder) / str(number), num_pictures, base.size_px) for number in range(5))
+        batches = iter(_noise_images(Path(folder) / str(number), num_images, base.size_px) for number in range(5))
         with FlopCounterMode(display=False) as counter:
             _score(judge, protocol, next(batches))
         files = list(batches)  # written before the clock starts
         seconds = _median(lambda: _score(judge, protocol, files.pop()))
-    pictures = SUBJECTS * PROMPTS * IMAGES_PER_PROMPT
-    return Part(
-        f"score {pictures:,} pictures", pictures, seconds / num_pictures, counter.get_total_flops() / num_pictures
-    )
+    images = SUBJECTS * PROMPTS * IMAGES_PER_PROMPT
+    return Part(f"score {images:,} images", images, seconds / num_images, counter.get_total_flops() / num_images)
 
 
-def _noise_pictures(folder: Path, count: int, side: int) -> list[Path]:
+def _noise_images(folder: Path, count: int, side: int) -> list[Path]:
     folder.mkdir()
     files = [folder / f"{i}.png" for i in range(count)]
     for i, file in enumerate(files):
@@ -131,7 +129,7 @@ def _noise_pictures(folder: Path, count: int, side: int) -> list[Path]:
 
 
 def _score(judge: Judge, protocol: Protocol, files: list[Path]) -> None:
-    embed_pictures(judge, files, [protocol.dino, protocol.clip])
+    embed_images(judge, files, [protocol.dino, protocol.clip])
 
 
 def _median(work: Callable[[], None]) -> float:
@@ -169,7 +167,7 @@ def unet_flops(base: Base) -> float:
 
 
 def decoder_flops(base: Base) -> float:
-    """Returns the operations of one picture's VAE decoding."""
+    """Returns the operations of one image's VAE decoding."""
     vae = load_vae(base, device="meta", dtype=torch.float32)
     latents = torch.zeros(1, vae.config.latent_channels, base.latent_side, base.latent_side, device="meta")
     with FlopCounterMode(display=False) as counter:

@@ -4,7 +4,7 @@
     python scripts/bench/smoke_full_size.py                    # about five minutes and 12 GB on two CPU cores
     python scripts/bench/smoke_full_size.py --photos ~/rex     # your own photos instead of drawn ones
 
-No download. Its pictures mean nothing (every output is stamped RANDOM); sizes, counts, seconds and memory do.
+No download. Its images mean nothing (every output is stamped RANDOM); sizes, counts, seconds and memory do.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def draw_photos(folder: Path) -> Path:
-    """Writes four 512 px pictures of a ball in different places."""
+    """Writes four 512 px images of a ball in different places."""
     folder.mkdir(parents=True)
     for index in range(4):
         image = Image.new("RGB", (512, 512), (200 - 30 * index, 220, 160 + 20 * index))

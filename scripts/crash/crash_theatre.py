@@ -96,7 +96,7 @@ class Theatre:
 
 
 def kind_of(boundary: str) -> str:
-    """Returns the boundary without which cell, step, picture or process: `rename RUN/export/*.kohya.safetensors`."""
+    """Returns the boundary without which cell, step, image or process: `rename RUN/export/*.kohya.safetensors`."""
     text = re.sub(r"\.partial-[^~]*~\d+~", "", boundary)
     text = re.sub(r"(bench/cells/[^/ ]+|bench/base/dog|\bdog)(?=/|$)", "RUN", text)
     text = re.sub(r"[^/ ]*\.(png|svg|claim|kohya\.safetensors|diffusers\.safetensors)$", r"*.\1", text)

@@ -7,11 +7,11 @@ def read_page(path: Path) -> None:
     from delora_eval.pages.run_page.page import render_run
     from delora_sd.files.run_folder import RunFolder
 
-    render_run(RunFolder(path), pictures_per_prompt=2, thumbnail_px=16)
+    render_run(RunFolder(path), images_per_prompt=2, thumbnail_px=16)
 
 
 def read_sets(path: Path) -> None:
-    from delora_eval.scoring.picture_sets import read_run_sets
+    from delora_eval.scoring.image_sets import read_run_sets
     from delora_eval.scoring.score_lines import read_scores
     from delora_eval.scoring.summary import render_scores
     from delora_sd.files.run_folder import RunFolder
@@ -55,7 +55,7 @@ def read_to_resume(path: Path) -> None:
 def read_benchmark(path: Path) -> None:
     from delora_eval.benchmark.folder import BenchmarkFolder, read_chosen
     from delora_eval.benchmark.report.contents import build_tables, scores_csv
-    from delora_eval.benchmark.report.pictures import build_sheets
+    from delora_eval.benchmark.report.sheets import build_sheets
     from delora_eval.benchmark.report.view import read_view
     from delora_eval.pages.tables import render_csv, render_latex, render_markdown
 

@@ -49,14 +49,14 @@ def adapter_files() -> dict[str, bytes]:
 
 @cache
 def run_files() -> dict[str, bytes]:
-    """Returns {path: content} of a finished run with two pictures, scores and events, below `run/`."""
+    """Returns {path: content} of a finished run with two images, scores and events, below `run/`."""
     from delora_sd.config.load import to_yaml
     from delora_sd.settings import DataConfig, TrainConfig
 
     config = TrainConfig(output_dir="run", data=DataConfig(photos="run/photos", class_word="dog"))
     layers = {layer: {"distance": 0.5, "relative_distance": 0.01, "boundary": 8.0} for layer in LAYERS}
     events = [{"step": step, "loss": 0.1, "lr": 1e-3, "grad_norm": 0.2, "distance": 0.3} for step in (1, 2)]
-    pictures = [_picture(seed) for seed in (0, 1)]
+    images = [_image(seed) for seed in (0, 1)]
     scores = [
         _score("final-1a2b", "dino", None),
         _score("final-1a2b", "dino", 0),
@@ -68,8 +68,8 @@ def run_files() -> dict[str, bytes]:
         "run/events.jsonl": _lines([*events, {"step": 2, "layers": layers}]),
         "run/failed.json": _json({"step": 2, "reason": "the loss was not finite"}),
         "run/scores.jsonl": _lines(scores),
-        "run/images/final-1a2b/images.jsonl": _lines(pictures),
-        **{f"run/images/final-1a2b/{line['file']}": _png() for line in pictures},
+        "run/images/final-1a2b/images.jsonl": _lines(images),
+        **{f"run/images/final-1a2b/{line['file']}": _png() for line in images},
         "run/photos/1.png": _png(),
         "run/adapter/adapter_config.json": _json({"peft_type": "LORA", "base_model_name_or_path": "miniature"}),
         "run/checkpoints/step-000002/progress.json": _json({"step": 2, "loss_scale": 1.0}),
@@ -154,7 +154,7 @@ def _manifest() -> dict[str, Any]:
     )
 
 
-def _picture(seed: int) -> dict[str, Any]:
+def _image(seed: int) -> dict[str, Any]:
     own = {"file": f"00-a-dog-s{seed}.png", "prompt": "a qwe dog", "template": "a {identifier} dog", "prompt_index": 0}
     sampling = {"num_inference_steps": 25, "guidance": 7.5, "negative_prompt": "", "size_px": 32, "base": "miniature"}
     return own | {"seed": seed, "step": None, "strength": 1.0, "adapter": "ab" * 8, "random_weights": False} | sampling

@@ -126,7 +126,7 @@ _ROWS = (
     (METRICS, "(own_cosine > rivals)", "(own_cosine >= rivals)", _METRICS),
     (METRICS, "mean.value * mean.pairs for", "mean.value * mean.images for", _METRICS),
     (METRICS, "fill_diagonal_(-1)", "fill_diagonal_(1)", _METRICS),
-    (METRICS, "return 1 - pictures.double()", "return 1 + pictures.double()", _METRICS),
+    (METRICS, "return 1 - images.double()", "return 1 + images.double()", _METRICS),
     (MEASURE, "nearest >= stated", "nearest <= stated", _METRICS),
     (MEASURE, "1 - metrics.matched_similarity(own, twin)", "metrics.matched_similarity(own, twin)", _METRICS),
     (MEASURE, "(own > cosines).all(dim=1)", "(own > cosines).any(dim=1)", _METRICS),

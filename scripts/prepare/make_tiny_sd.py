@@ -1,4 +1,4 @@
-"""Writes a tiny random Stable Diffusion in diffusers layout (1 MB, 32 px): for tests. Its pictures mean nothing.
+"""Writes a tiny random Stable Diffusion in diffusers layout (1 MB, 32 px): for tests. Its images mean nothing.
 
 python scripts/prepare/make_tiny_sd.py FOLDER
 """

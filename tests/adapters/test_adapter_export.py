@@ -80,21 +80,21 @@ def test_every_tool_computes_what_the_native_adapter_computes(
 
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
-def test_pictures_equal_those_of_the_native_adapter(make_run, pipeline, layout, precision):
+def test_images_equal_those_of_the_native_adapter(make_run, pipeline, layout, precision):
     run, _ = make_run(config_of("delora"))
     export_adapter(ExportConfig(run=str(run.path), layout=layout, precision=precision))
 
-    def picture():
+    def image():
         settings = {"num_inference_steps": 3, "guidance_scale": 3.0, "output_type": "np"}
         return pipeline("a dog", generator=torch.Generator().manual_seed(0), **settings).images[0]
 
     pipeline.set_progress_bar_config(disable=True)
-    base = picture()
+    base = image()
     with merged_adapters(pipeline.unet, {run.path: 1.0}):
-        native = picture()
+        native = image()
     pipeline.load_lora_weights(str(run.export), weight_name=export_path(run, layout).name, local_files_only=True)
     try:
-        exported = picture()
+        exported = image()
     finally:
         pipeline.unload_lora_weights()
     assert abs(native - base).max() > 2e-2

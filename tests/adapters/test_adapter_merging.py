@@ -1,4 +1,4 @@
-"""Merging: the same pictures as the adapted layers, any strength, any sum, and every bit back afterwards."""
+"""Merging: the same images as the adapted layers, any strength, any sum, and every bit back afterwards."""
 
 import warnings
 

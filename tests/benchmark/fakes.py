@@ -168,7 +168,7 @@ def _generate(config: GenerateConfig) -> Path:
     def write(target: Path) -> None:
         lines = []
         for index, template in enumerate(PROMPTS):
-            name = f"{index:02d}-picture-s0.png"
+            name = f"{index:02d}-image-s0.png"
             Image.new("RGB", (16, 16), (40 * index, 90, (step or 99) % 255)).save(target / name)
             words = f"qwe {word}" if kind == "subject" else "dog"
             lines.append(
@@ -203,7 +203,7 @@ def _choose(config: ChooseConfig) -> Choice:
 
 def _score(config: ScoreConfig) -> None:
     if config.run is None:
-        _write_scores(Path(config.output), "theirs", Path(config.reference).name, 0, {"pictures": (None, 0, True)})
+        _write_scores(Path(config.output), "theirs", Path(config.reference).name, 0, {"images": (None, 0, True)})
         return
     run = RunFolder(Path(config.run))
     train = load_config(TrainConfig, [run.config], [])

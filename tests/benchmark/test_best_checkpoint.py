@@ -90,7 +90,7 @@ def test_what_cannot_be_held_out_or_chosen_is_refused_before_any_training(best_h
 def test_the_plan_counts_few_images_at_every_step_and_the_rest_at_one(best_held_out):
     config = best_held_out(subjects=["dog"], seeds=[0], methods={"lora": {}}, drift=False)
     amount = count_work(config, [tuple(grid_cells(config))])
-    assert amount.pictures == (5 * 3 + 20) * 4
+    assert amount.images == (5 * 3 + 20) * 4
 
 
 def test_images_are_ranked_among_all_subjects_of_the_dataset_however_many_the_grid_has(make_config):

@@ -1,4 +1,4 @@
-"""The real stages, small: a tiny random base, two methods, pictures made elsewhere, the bundled judges, a report."""
+"""The real stages, small: a tiny random base, two methods, images made elsewhere, the bundled judges, a report."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from .fakes import idle_stages
 
 @pytest.fixture
 def theirs(tmp_path) -> Path:
-    """Pictures of both subjects made by somebody else."""
+    """Images of both subjects made by somebody else."""
     for subject in ("dog", "cat"):
         folder = tmp_path / "theirs" / subject
         folder.mkdir(parents=True)

@@ -30,7 +30,7 @@ def scored_by_dreamsim(make_config):
             if line["score"] in ("dino", "real_dino")
         ]
         write_lines(file, lines + copies)
-        write_json(costs_file(file), {"dreamsim/ensemble": {"seconds": 1.5, "pictures": 10, "device": "cpu"}})
+        write_json(costs_file(file), {"dreamsim/ensemble": {"seconds": 1.5, "images": 10, "device": "cpu"}})
     return folder
 
 

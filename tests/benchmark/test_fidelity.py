@@ -44,7 +44,7 @@ def test_a_difference_is_the_paired_one_and_its_verdict_follows_its_interval(pag
     assert found[4] == ("no difference shown" if low <= 0 <= high else "higher" if low > 0 else "lower")
 
 
-def test_every_picture_of_the_page_exists(page):
+def test_every_image_of_the_page_exists(page):
     files = re.findall(r"\]\((img/[^)]+)\)", page.read_text())
     assert len(files) >= 8
     assert all((page.parent / file).stat().st_size > 500 for file in files)

@@ -27,12 +27,12 @@ PROBE = Probe(
     cells=4,
     step_seconds=0.5,
     start_seconds=10,
-    picture_seconds=0.25,
+    image_seconds=0.25,
     set_seconds=4,
     score_seconds=0.01,
     checkpoint_bytes=1000,
     adapter_bytes=500,
-    picture_bytes=100,
+    image_bytes=100,
 )
 
 
@@ -41,22 +41,22 @@ def count(config) -> dry_run.Amount:
 
 
 def test_work_is_counted_by_hand(make_config):
-    """8 cells in 2 packs of 40 steps; sets of 25 x 4 pictures: one of the subject, one of the class; 2 of the base."""
+    """8 cells in 2 packs of 40 steps; sets of 25 x 4 images: one of the subject, one of the class; 2 of the base."""
     amount = count(make_config())
     assert (amount.packs, amount.pack_steps, amount.adapter_steps, amount.cells) == (2, 80, 320, 8)
-    assert (amount.sets, amount.pictures) == (8 * 2 + 2, (8 * 2 + 2) * 100)
+    assert (amount.sets, amount.images) == (8 * 2 + 2, (8 * 2 + 2) * 100)
     assert amount.checkpoints == 16
 
 
-def test_every_scored_step_costs_its_pictures(make_config):
+def test_every_scored_step_costs_its_images(make_config):
     amount = count(make_config(steps=[0, 20, 40], drift=False, generate={"images_per_prompt": 1}))
-    assert amount.pictures == (8 * 2 + 2) * 25
+    assert amount.images == (8 * 2 + 2) * 25
 
 
 def test_hours_and_disk_follow_from_the_probe(make_config):
     amount = count(make_config())
     parts = {part: hours * 3600 for part, hours in dry_run.hours(amount, PROBE).items()}
-    assert parts == pytest.approx({"training": 2 * 10 + 80 * 0.5, "pictures": 18 * 4 + 1800 * 0.25, "scores": 18})
+    assert parts == pytest.approx({"training": 2 * 10 + 80 * 0.5, "images": 18 * 4 + 1800 * 0.25, "scores": 18})
     assert dry_run.disk_bytes(amount, PROBE) == 16 * 1000 + 8 * 500 + 1800 * 100
 
 

@@ -333,7 +333,7 @@ window.addEventListener("load", () => {
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="NO CHROMIUM: the page is not opened in a browser")
-def test_a_browser_shows_every_picture_and_filters_without_a_console_message(benchmark, tmp_path, open_in_browser):
+def test_a_browser_shows_every_image_and_filters_without_a_console_message(benchmark, tmp_path, open_in_browser):
     """The page's policy turns every attempted request into a console message, so silence means no request."""
     folder = benchmark(steps=[])
     done = open_in_browser(folder.report)

@@ -211,7 +211,7 @@ def test_a_protocol_that_mixes_subjects_is_refused(make_config):
     assert not (Path(make_config().output_dir)).exists()
 
 
-def test_pictures_made_elsewhere_are_judged_in_the_same_table(make_config, tmp_path):
+def test_images_made_elsewhere_are_judged_in_the_same_table(make_config, tmp_path):
     (tmp_path / "theirs").mkdir()
     config = make_config(methods={"lora": {}, "theirs": {"method": "images", "path": str(tmp_path / "theirs")}})
     folder = run(config)

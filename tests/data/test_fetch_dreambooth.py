@@ -30,7 +30,7 @@ FIVE_BUT = {"duck_toy": 4, "red_cartoon": 4} | dict.fromkeys(
 
 
 def _zip(file: Path, leave_out: tuple[str, ...] = (), extra: tuple[str, ...] = ()) -> Path:
-    """A zip like github's, with one small picture for all photos."""
+    """A zip like github's, with one small image for all photos."""
     photo = io.BytesIO()
     Image.new("RGB", (20, 20)).save(photo, "JPEG")
     names = [f"dataset/{s}/{i:02d}.jpg" for s in dreambooth()["subjects"] for i in range(FIVE_BUT.get(s, 5))]

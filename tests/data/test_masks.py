@@ -90,7 +90,7 @@ def test_missing_masks_are_counted_and_the_message_says_how_to_make_them(photos)
         (np.full((40, 40), 255), r"40 x 40 px, but a\.jpg is 40 x 30 px"),
         (np.zeros((30, 40)), "an empty mask"),
         (half(100), "an empty mask"),
-        (np.dstack([half(), half(), 0 * half()]), "a coloured picture"),
+        (np.dstack([half(), half(), 0 * half()]), "a coloured image"),
         (np.dstack([half(), half(), half(), half()]), "transparency can mean two things"),
     ],
 )

@@ -216,7 +216,7 @@ def _animation(kind: str) -> bytes:
 
 
 def _png_claiming(width: int, height: int) -> bytes:
-    """A valid header of a picture that would need width x height x 3 bytes."""
+    """A valid header of an image that would need width x height x 3 bytes."""
     import struct
     import zlib
 
@@ -233,7 +233,7 @@ BAD_PHOTOS = {
     "text": (b"these are my notes about the dog\n", "it is a text file"),
     "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC photo"),
     "video": (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2avc1mp41", "it is a video"),
-    "gif": (_animation("GIF"), "it is a GIF picture"),
+    "gif": (_animation("GIF"), "it is a GIF image"),
     "animated_webp": (_animation("WEBP"), "an animation of 3 frames"),
     "animated_png": (_animation("PNG"), "an animation of 3 frames"),
     "one_pixel": (b"", "expected at least 16 px"),

@@ -16,7 +16,7 @@ from delora_sd.settings import AdapterConfig, DataConfig, GenerateConfig, ModelC
 
 
 def _write_adapter(folder: Path, model: ModelConfig, *, seed: int) -> None:
-    """A LoRA far from zero: its pictures differ from the base's."""
+    """A LoRA far from zero: its images differ from the base's."""
     unet = load_unet(find_base(model), device="cpu", dtype=torch.float32)
     adapter = attach_adapters(unet, [AdapterConfig(method="lora", rank=2)], seeds=[seed]).adapters[0]
     generator = torch.Generator().manual_seed(seed)
@@ -50,7 +50,7 @@ def run(trained_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(run: Path) -> Callable[..., GenerateConfig]:
-    """Settings for six small pictures: three prompts, two seeds, three steps."""
+    """Settings for six small images: three prompts, two seeds, three steps."""
 
     def make(**changes) -> GenerateConfig:
         prompts = ("a photo of {identifier} {class_word}", "a red {identifier} {class_word}", "a {class_word}")

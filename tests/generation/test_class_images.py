@@ -45,7 +45,7 @@ def test_shared_when_there_and_extended_when_more_are_wanted(base: Base, monkeyp
     assert _ensure(base, 3, identifier="another") == folder
 
 
-def test_lost_pictures_come_back_with_the_same_bytes(base: Base):
+def test_lost_images_come_back_with_the_same_bytes(base: Base):
     victim = _ensure(base, 3) / "0001.png"
     content = victim.read_bytes()
     victim.unlink()
@@ -57,7 +57,7 @@ def test_what_a_crash_left_half_written_is_cleared(base: Base):
     folder = _ensure(base, 1)
     dead = next(pid for pid in range(4_000_000, 1, -1) if not Path(f"/proc/{pid}").exists())
     leftover = folder / f".partial-{socket.gethostname()}~{dead}~0001.png"
-    leftover.write_bytes(b"half a picture")
+    leftover.write_bytes(b"half an image")
     assert len(list(_ensure(base, 1).glob("*.png"))) == 1
 
 
@@ -66,11 +66,11 @@ def test_other_class_prompt_or_base_is_another_folder(base: Base, tmp_path: Path
 
     other = find_base(ModelConfig(base=str(write_tiny_sd(tmp_path / "other", seed=1))))
     folders = {_ensure(base, 1), _ensure(base, 1, class_word="cat"), _ensure(other, 1)}
-    folders.add(_ensure(base, 1, class_template="a picture of a {class_word}"))
+    folders.add(_ensure(base, 1, class_template="an image of a {class_word}"))
     assert len(folders) == 4
 
 
-def test_two_at_once_draw_every_picture_once(base: Base, monkeypatch: pytest.MonkeyPatch):
+def test_two_at_once_draw_every_image_once(base: Base, monkeypatch: pytest.MonkeyPatch):
     draws, draw = [], module._draw
 
     def counting(*arguments):

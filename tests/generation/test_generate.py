@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import hashes_in, pictures_in
+from image_files import hashes_in, images_in
 from PIL import Image
 
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_lines, write_bytes
+from delora_sd.generation import images
 from delora_sd.generation import model as model_module
-from delora_sd.generation import pictures
 from delora_sd.generation.generate import generate
 from delora_sd.generation.model import ModelKeeper
 from delora_sd.settings import DataConfig, ModelConfig
@@ -24,10 +24,10 @@ CONTRACT = {
 
 
 def _difference(a: Path, b: Path) -> int:
-    return max(np.abs(x - y).max() for x, y in zip(pictures_in(a).values(), pictures_in(b).values(), strict=True))
+    return max(np.abs(x - y).max() for x, y in zip(images_in(a).values(), images_in(b).values(), strict=True))
 
 
-def test_run_folder_gives_every_picture_and_its_line(config, run: Path):
+def test_run_folder_gives_every_image_and_its_line(config, run: Path):
     folder = generate(config())
     lines = read_lines(folder / "images.jsonl")
     assert folder.parent == run / "images" and folder.name.startswith("final-")
@@ -36,9 +36,9 @@ def test_run_folder_gives_every_picture_and_its_line(config, run: Path):
         "01-a-red-qwe-dog-s0.png",
         "02-a-dog-s0.png",
     ]
-    assert {line["file"] for line in lines} == set(pictures_in(folder)) and len(lines) == 6
+    assert {line["file"] for line in lines} == set(images_in(folder)) and len(lines) == 6
     assert set(lines[0]) == CONTRACT
-    assert all(picture.shape == (32, 32, 3) for picture in pictures_in(folder).values())
+    assert all(image.shape == (32, 32, 3) for image in images_in(folder).values())
 
 
 def test_default_prompts_are_the_subjects_benchmark(config):
@@ -63,7 +63,7 @@ def test_again_draws_nothing(config, monkeypatch: pytest.MonkeyPatch):
     assert generate(config()) == folder and hashes_in(folder) == before
 
 
-def test_a_deleted_picture_comes_back_and_the_others_are_left_alone(config):
+def test_a_deleted_image_comes_back_and_the_others_are_left_alone(config):
     folder = generate(config(batch_size=2))
     before = hashes_in(folder)
     times = {file: file.stat().st_mtime_ns for file in folder.glob("*.png")}
@@ -76,9 +76,9 @@ def test_a_deleted_picture_comes_back_and_the_others_are_left_alone(config):
 
 def test_more_images_per_prompt_extend_the_set(config):
     folder = generate(config(images_per_prompt=1))
-    first = pictures_in(folder)
+    first = images_in(folder)
     assert generate(config(images_per_prompt=3)) == folder
-    assert len(pictures_in(folder)) == 9 and all((pictures_in(folder)[name] == first[name]).all() for name in first)
+    assert len(images_in(folder)) == 9 and all((images_in(folder)[name] == first[name]).all() for name in first)
 
 
 @pytest.mark.parametrize("num_writes", [0, 3, 5])
@@ -93,8 +93,8 @@ def test_a_full_disk_at_any_write_resumes_to_the_same_bytes(num_writes: int, con
         write_bytes(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pictures, "write_bytes", fill_disk)
-        patch.setattr(pictures, "WRITERS", 1)
+        patch.setattr(images, "write_bytes", fill_disk)
+        patch.setattr(images, "WRITERS", 1)
         with pytest.raises(UserError, match="No space left"):
             generate(config(batch_size=4))
     folder = generate(config(batch_size=4))
@@ -115,7 +115,7 @@ def test_strength_zero_is_the_base_model(config, tiny_sd: Path, run: Path, tmp_p
     assert hashes_in(zero) == hashes_in(base)
 
 
-def test_adapter_strength_and_step_change_thepictures_in(config):
+def test_adapter_strength_and_step_change_theimages_in(config):
     final, half, step, base = (
         generate(config(**changes)) for changes in ({}, {"strength": 0.5}, {"step": 5}, {"strength": 0.0})
     )
@@ -127,13 +127,13 @@ def test_adapter_strength_and_step_change_thepictures_in(config):
 
 
 def test_peft_folder_takes_base_and_prompts_from_the_settings(config, run: Path, tmp_path: Path):
-    """Its adapter_config.json names the base; the pictures are those of the run."""
+    """Its adapter_config.json names the base; the images are those of the run."""
     folder = generate(config(run=str(run / "adapter"), output_dir=str(tmp_path), data=DataConfig(class_word="dog")))
     assert folder.parent == tmp_path / "images"
     assert hashes_in(folder) == hashes_in(generate(config()))
 
 
-def test_a_kept_model_draws_the_same_pictures_and_is_loaded_once(config, tmp_path: Path, monkeypatch):
+def test_a_kept_model_draws_the_same_images_and_is_loaded_once(config, tmp_path: Path, monkeypatch):
     """Adapters are merged in and taken out again in between: nothing of one may stay for the next."""
     loads, load_model = [], model_module.load_model
     monkeypatch.setattr(model_module, "load_model", lambda *a, **k: loads.append(1) or load_model(*a, **k))
@@ -157,12 +157,12 @@ def test_size_can_be_overridden_and_makes_another_set(config):
         generate(config(images_per_prompt=1)),
         generate(config(images_per_prompt=1, model=ModelConfig(size_px=48))),
     )
-    assert small != large and next(iter(pictures_in(large).values())).shape == (48, 48, 3)
+    assert small != large and next(iter(images_in(large).values())).shape == (48, 48, 3)
 
 
 def test_prompts_without_class_word_need_none(config, tiny_sd: Path, tmp_path: Path):
     plain = {"run": "base", "output_dir": str(tmp_path), "model": ModelConfig(base=str(tiny_sd))}
-    assert len(pictures_in(generate(config(prompts=("a dog",), images_per_prompt=1, **plain)))) == 1
+    assert len(images_in(generate(config(prompts=("a dog",), images_per_prompt=1, **plain)))) == 1
     with pytest.raises(UserError, match=r"needs data\.class_word"):
         generate(config(**plain))
 

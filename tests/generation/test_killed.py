@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from picture_files import hashes_in
+from image_files import hashes_in
 
 from delora_sd.config.load import to_yaml
 from delora_sd.files.run_folder import write_text
@@ -23,15 +23,15 @@ generate(load_config(GenerateConfig, [sys.argv[1]], []))
 
 
 @pytest.mark.slow
-def test_killed_at_any_picture_and_resumed_gives_the_same_bytes(config, run: Path, tmp_path: Path):
+def test_killed_at_any_image_and_resumed_gives_the_same_bytes(config, run: Path, tmp_path: Path):
     settings = config(prompts=("dreambooth",), images_per_prompt=1, batch_size=4, num_inference_steps=2)
     undisturbed = generate(config(**vars(settings) | {"output_dir": str(tmp_path / "undisturbed")}))
     file = tmp_path / "generate.yaml"
     write_text(file, to_yaml(settings))
     folder = run / "images" / undisturbed.name
-    for num_pictures in (1, 6, 11, 20):
+    for num_images in (1, 6, 11, 20):
         process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(file)], stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(list(folder.glob("[0-9]*.png"))) < num_pictures:
+        while process.poll() is None and len(list(folder.glob("[0-9]*.png"))) < num_images:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "finished before it could be killed"

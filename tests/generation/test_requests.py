@@ -1,4 +1,4 @@
-"""Names of sets and pictures, and what is finished."""
+"""Names of sets and images, and what is finished."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +40,7 @@ def _name(prompts=PROMPTS, **changes) -> str:
     return describe_set(Path("images"), prompts, **USUAL | changes).folder.name
 
 
-def test_set_is_named_by_step_and_all_that_decides_a_picture():
+def test_set_is_named_by_step_and_all_that_decides_a_image():
     names = [
         _name(),
         _name(step=1400),
@@ -66,12 +66,12 @@ def test_a_sampling_setting_that_comes_later_leaves_drawn_sets_their_names():
     assert _name(sampling=Later(**vars(SAMPLING), sampler="euler")) != _name()
 
 
-def test_base_pictures_are_named_alike_whatever_run_they_are_asked_of():
+def test_base_images_are_named_alike_whatever_run_they_are_asked_of():
     assert _name(adapters={}) == _name(adapters={"abc": 0.0}) == _name(adapters={"abd": 0.0}, step=5)
     assert _name(adapters={}).startswith("base-")
 
 
-def test_facts_of_base_pictures_name_no_adapter():
+def test_facts_of_base_images_name_no_adapter():
     facts = describe_set(Path("images"), PROMPTS, **USUAL | {"adapters": {"abc": 0.0}, "step": 5}).facts
     assert (facts["adapter"], facts["step"], facts["strength"]) == (None, None, 0.0)
 

@@ -1,4 +1,4 @@
-"""A picture depends on weights, prompt and seed: not on its batch, not on its neighbours."""
+"""An image depends on weights, prompt and seed: not on its batch, not on its neighbours."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ def sampler(tiny_sd: Path) -> Sampler:
 
 @pytest.fixture(scope="module")
 def one_by_one(sampler: Sampler) -> np.ndarray:
-    """(14, 32, 32, 3): every picture drawn alone."""
+    """(14, 32, 32, 3): every image drawn alone."""
     return _pixels([sample_images(sampler, [text], [seed])[0] for text, seed in zip(TEXTS, SEEDS, strict=True)])
 
 
@@ -63,12 +63,12 @@ def _render(sampler: Sampler, batch_size: int, say=lambda text: None) -> np.ndar
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
-def test_batch_size_never_changes_a_picture(sampler: Sampler, one_by_one: np.ndarray, batch_size: int):
+def test_batch_size_never_changes_a_image(sampler: Sampler, one_by_one: np.ndarray, batch_size: int):
     """Sums run in another order in another batch: at most one of 255 levels, where rounding tips over."""
     assert np.abs(_render(sampler, batch_size) - one_by_one).max() <= 1
 
 
-def test_pictures_differ_by_prompt_and_by_seed(sampler: Sampler):
+def test_images_differ_by_prompt_and_by_seed(sampler: Sampler):
     a, b, c = _pixels(sample_images(sampler, [TEXTS[0], TEXTS[0], TEXTS[5]], [0, 1, 0]))
     assert np.abs(a - b).max() > 20
     assert np.abs(a - c).max() > 1
@@ -89,7 +89,7 @@ FOREIGN_SOLVERS = {
 
 
 @pytest.mark.parametrize("solver", FOREIGN_SOLVERS)
-def test_whatever_solver_a_base_brings_along_the_picture_is_the_same(
+def test_whatever_solver_a_base_brings_along_the_image_is_the_same(
     solver: str, sampler: Sampler, one_by_one: np.ndarray
 ):
     file = {**SCHEDULER, "_class_name": "PNDMScheduler", **FOREIGN_SOLVERS[solver]}
@@ -132,7 +132,7 @@ def test_more_steps_than_the_schedule_holds_are_refused(noise: dict, num_steps: 
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_picture_is_that_of_diffusers_own_pipeline(prediction_type: str, tmp_path: Path):
+def test_image_is_that_of_diffusers_own_pipeline(prediction_type: str, tmp_path: Path):
     folder = write_tiny_sd(tmp_path, prediction_type=prediction_type)
     pipeline = StableDiffusionPipeline.from_pretrained(str(folder), use_safetensors=True)
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
@@ -157,7 +157,7 @@ def test_noise_belongs_to_the_seed():
 def test_too_little_memory_halves_the_batch_and_says_so(
     sampler: Sampler, one_by_one: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
-    """A pretended GPU that holds three pictures."""
+    """A pretended GPU that holds three images."""
 
     def small_gpu(sampler, texts, seeds):
         if len(texts) > 3:
@@ -168,21 +168,21 @@ def test_too_little_memory_halves_the_batch_and_says_so(
     monkeypatch.setattr(sampler_module, "sample_images", small_gpu)
     pixels = _render(sampler, 8, said.append)
     assert np.abs(pixels - one_by_one).max() <= 1
-    assert said == [f"not enough GPU memory: going on with {n} pictures per batch" for n in (4, 2)]
+    assert said == [f"not enough GPU memory: going on with {n} images per batch" for n in (4, 2)]
 
 
-def test_not_even_one_picture_fits(sampler: Sampler, monkeypatch: pytest.MonkeyPatch):
+def test_not_even_one_image_fits(sampler: Sampler, monkeypatch: pytest.MonkeyPatch):
     def tiny_gpu(*_):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(sampler_module, "sample_images", tiny_gpu)
-    with pytest.raises(UserError, match="not enough GPU memory for one picture of 32 px"):
+    with pytest.raises(UserError, match="not enough GPU memory for one image of 32 px"):
         _render(sampler, 1)
 
 
-def test_diverged_picture_is_black_and_warned_of(sampler: Sampler):
+def test_diverged_image_is_black_and_warned_of(sampler: Sampler):
     latents = torch.zeros(2, 4, 16, 16)
     latents[0, 0, 3, 3] = torch.inf
-    with pytest.warns(UserWarning, match="1 of 2 pictures are not finite"):
+    with pytest.warns(UserWarning, match="1 of 2 images are not finite"):
         broken, fine = sampler_module._decode(sampler.vae, latents)
     assert broken.getextrema() == ((0, 0),) * 3 and fine.getextrema() != ((0, 0),) * 3

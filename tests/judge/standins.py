@@ -19,10 +19,10 @@ TINY = Preprocessing(resize="short_side", resize_px=16, crop_px=16, resample="bi
 WORDS = ("snow", "beach", "jungle", "dog", "cat", "toy", "red", "qwe")
 
 
-def see_colours(pictures: torch.Tensor) -> torch.Tensor:
-    """Mean colour of every quarter of the picture, and a constant so that black is no zero vector."""
-    quarters = torch.nn.functional.adaptive_avg_pool2d(pictures, 2).flatten(1)  # (N, 12)
-    return torch.cat([quarters, torch.full((len(pictures), 1), 0.5)], dim=1)
+def see_colours(images: torch.Tensor) -> torch.Tensor:
+    """Mean colour of every quarter of the image, and a constant so that black is no zero vector."""
+    quarters = torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)  # (N, 12)
+    return torch.cat([quarters, torch.full((len(images), 1), 0.5)], dim=1)
 
 
 def read_words(texts: list[str]) -> torch.Tensor:
@@ -43,8 +43,8 @@ def make_judge(*, is_random: bool = False) -> Judge:
     return judge
 
 
-def draw_picture(file: Path, seed: int, size_px: int = 32) -> Path:
-    """A picture of four coloured quarters with some noise."""
+def draw_image(file: Path, seed: int, size_px: int = 32) -> Path:
+    """An image of four coloured quarters with some noise."""
     rng = np.random.default_rng(seed)
     quarters = rng.integers(40, 216, (2, 2, 3)).repeat(size_px // 2, axis=0).repeat(size_px // 2, axis=1)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,29 +56,29 @@ PROMPTS = ("a {identifier} {class_word} in the snow", "a {identifier} {class_wor
 
 
 def write_run(folder: Path) -> Path:
-    """A run folder with subject pictures, class pictures and the base model's own class pictures; nothing else yet."""
+    """A run folder with subject images, class images and the base model's own class images; nothing else yet."""
     for i in range(3):
-        draw_picture(folder / "photos" / f"{i}.png", seed=100 + i)
+        draw_image(folder / "photos" / f"{i}.png", seed=100 + i)
     run = folder / "run"
     config = TrainConfig(data=DataConfig(photos=str(folder / "photos"), class_word="dog"))
     write_text(run / "config.yaml", to_yaml(config))
     write_json(run / "manifest.json", {"format": 1})
     write_set(run, "main", PROMPTS)
     plain = [template.replace("{identifier} ", "") for template in PROMPTS]
-    write_set(run, "class", plain, first_picture=50)
-    write_set(run, "class-base", plain, strength=0.0, first_picture=53)
+    write_set(run, "class", plain, first_image=50)
+    write_set(run, "class-base", plain, strength=0.0, first_image=53)
     return run
 
 
 def write_set(
-    run: Path, name: str, templates, *, strength: float = 1.0, first_picture: int = 0, per_prompt: int = 2
+    run: Path, name: str, templates, *, strength: float = 1.0, first_image: int = 0, per_prompt: int = 2
 ) -> None:
-    """One picture set, with its lines as `generate` writes them."""
+    """One image set, with its lines as `generate` writes them."""
     lines = []
     for index, template in enumerate(templates):
         for seed in range(per_prompt):
             file = f"{index:02d}-s{seed}.png"
-            draw_picture(run / "images" / name / file, seed=first_picture + 10 * index + seed)
+            draw_image(run / "images" / name / file, seed=first_image + 10 * index + seed)
             prompt = template.replace("{identifier}", "qwe").replace("{class_word}", "dog")
             lines.append({"file": file, "prompt": prompt, "template": template, "prompt_index": index, "seed": seed})
             lines[-1] |= {"step": 100, "strength": strength, "guidance": 7.5, "num_inference_steps": 25}

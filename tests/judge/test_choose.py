@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from standins import draw_picture, make_judge, write_run
+from standins import draw_image, make_judge, write_run
 
 from delora_eval.choice.choose import choose_step, read_choice, render_choice
 from delora_eval.choice.prompts import SEED_OFFSET, split_prompts
@@ -55,7 +55,7 @@ def test_leave_one_out_gives_a_copy_nothing_for_the_photo_it_copies():
 def run(tmp_path: Path) -> RunFolder:
     """A run of three checkpoints that holds one of four photos out."""
     run = RunFolder(write_run(tmp_path))
-    draw_picture(tmp_path / "photos" / "3.png", seed=103)
+    draw_image(tmp_path / "photos" / "3.png", seed=103)
     config = load_config(TrainConfig, [run.config], ["data.hold_out=1"])
     write_text(run.config, to_yaml(config))
     (run.manifest).unlink()
@@ -89,7 +89,7 @@ def drawing(run: RunFolder, files: dict[int, Path], asked: list[GenerateConfig])
 
 def test_the_step_that_is_like_the_held_out_photo_is_chosen_not_the_one_that_copies(run: RunFolder, tmp_path: Path):
     subject = load_run_subject(load_config(TrainConfig, [run.config], []))
-    noise, asked = draw_picture(tmp_path / "noise.png", seed=9), []
+    noise, asked = draw_image(tmp_path / "noise.png", seed=9), []
     files = {100: noise, 200: subject.held_out[0], 300: subject.photos[0]}
     choice = choose_step(ChooseConfig(run=str(run.path), images_per_prompt=2), drawing(run, files, asked), make_judge())
     assert choice.step == 200 and subject.held_out[0].name in choice.reference
@@ -106,7 +106,7 @@ def test_the_step_that_is_like_the_held_out_photo_is_chosen_not_the_one_that_cop
 
 def test_without_held_out_photos_each_image_leaves_its_nearest_photo_out(run: RunFolder, tmp_path: Path):
     write_text(run.config, to_yaml(load_config(TrainConfig, [run.config], ["data.hold_out=0"])))
-    files = {step: draw_picture(tmp_path / f"{step}.png", seed=step) for step in (100, 200, 300)}
+    files = {step: draw_image(tmp_path / f"{step}.png", seed=step) for step in (100, 200, 300)}
     choice = choose_step(ChooseConfig(run=str(run.path)), drawing(run, files, []), make_judge())
     assert choice.reference == "the trained photos, leaving out the nearest"
 
@@ -121,7 +121,7 @@ def test_without_held_out_photos_each_image_leaves_its_nearest_photo_out(run: Ru
     ],
 )
 def test_what_cannot_choose_is_refused(run: RunFolder, tmp_path: Path, settings: dict, says: str):
-    files = dict.fromkeys((100, 200, 300), draw_picture(tmp_path / "noise.png", seed=9))
+    files = dict.fromkeys((100, 200, 300), draw_image(tmp_path / "noise.png", seed=9))
     with pytest.raises(UserError, match=says):
         choose_step(ChooseConfig(run=str(run.path), **settings), drawing(run, files, []), make_judge())
 

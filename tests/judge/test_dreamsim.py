@@ -109,7 +109,7 @@ def test_similarity_is_one_minus_the_packages_distance(published, tmp_path):
         distances = torch.stack([torch.cat([theirs(a, b) for b in seen]) for a in seen])
     ours = subject_similarity(judge_with(file), "dreamsim/ensemble", photos, photos)
     torch.testing.assert_close(1 - ours.float(), distances, atol=1e-5, rtol=0)
-    assert distances.max() > 0.001, "pictures that nobody tells apart prove nothing"
+    assert distances.max() > 0.001, "images that nobody tells apart prove nothing"
 
 
 def test_a_checkpoint_that_is_incomplete_or_of_another_kind_is_refused_and_nothing_is_written(published, tmp_path):

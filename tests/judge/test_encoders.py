@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from delora_eval.scoring.judges.encoders import load_encoder, read_texts, see_pictures
+from delora_eval.scoring.judges.encoders import load_encoder, read_texts, see_images
 from delora_eval.scoring.judges.networks.contrastive import warn_if_cut
 from delora_eval.scoring.judges.networks.vision import build_vit
 from delora_eval.scoring.judges.weights import ENCODERS, find_weights
@@ -31,20 +31,20 @@ def offline(**settings) -> EncoderConfig:
 
 def test_dino_gives_the_cls_token_after_the_final_norm(dino_file):
     encoder = load_encoder(find_weights("dino/vit-s-16", offline(weights_dir=str(dino_file.parent))), CPU)
-    pictures = torch.randn(2, 3, 224, 224)
-    vectors = see_pictures(encoder, pictures)
+    images = torch.randn(2, 3, 224, 224)
+    vectors = see_images(encoder, images)
     with torch.inference_mode():
-        tokens = encoder.see.forward_features(pictures)
+        tokens = encoder.see.forward_features(images)
     assert vectors.shape == (2, 384)
     torch.testing.assert_close(vectors, torch.nn.functional.normalize(tokens[:, 0], dim=1))
 
 
-def test_clip_reads_pictures_and_texts_into_one_space():
+def test_clip_reads_images_and_texts_into_one_space():
     encoder = load_encoder(find_weights("clip/vit-b-32", EncoderConfig(random_weights=True)), CPU)
-    pictures = see_pictures(encoder, torch.randn(2, 3, 224, 224))
+    images = see_images(encoder, torch.randn(2, 3, 224, 224))
     texts = read_texts(encoder, ["a dog in the snow", "a dog in the jungle", "a cat"])
-    assert pictures.shape == (2, 512) and texts.shape == (3, 512)
-    torch.testing.assert_close(torch.cat([pictures, texts]).norm(dim=1), torch.ones(5))
+    assert images.shape == (2, 512) and texts.shape == (3, 512)
+    torch.testing.assert_close(torch.cat([images, texts]).norm(dim=1), torch.ones(5))
     assert encoder.see.__self__.visual.transformer.resblocks[0].mlp[1].__class__.__name__ == "QuickGELU"
 
 
@@ -65,8 +65,8 @@ def test_random_weights_are_stamped_repeat_and_leave_the_global_generator_alone(
     torch.manual_seed(5)
     encoders = [load_encoder(weights, CPU), load_encoder(weights, CPU)]
     assert torch.equal(torch.rand(1), expected)
-    picture = torch.ones(1, 3, 224, 224)
-    assert torch.equal(*(see_pictures(encoder, picture) for encoder in encoders))
+    image = torch.ones(1, 3, 224, 224)
+    assert torch.equal(*(see_images(encoder, image) for encoder in encoders))
 
 
 def test_weights_carry_the_hash_of_their_file(dino_file):
@@ -142,9 +142,9 @@ def test_the_miniatures_judges_are_read_from_where_the_maker_bundles_them(tmp_pa
     dino, clip = (load_encoder(find_weights(name, EncoderConfig()), CPU) for name in folders)
     assert dino.preprocessing.crop_px == clip.preprocessing.crop_px == 64
     assert dino.preprocessing.mean == (0.5, 0.5, 0.5)
-    picture = torch.randn(2, 3, 64, 64)
-    assert see_pictures(dino, picture).shape == (2, 128)
-    assert see_pictures(clip, picture).shape == read_texts(clip, ["a dog in the snow", "a cat"]).shape
+    image = torch.randn(2, 3, 64, 64)
+    assert see_images(dino, image).shape == (2, 128)
+    assert see_images(clip, image).shape == read_texts(clip, ["a dog in the snow", "a cat"]).shape
     assert find_weights("mini-dino", EncoderConfig()).hash != find_weights("mini-clip", EncoderConfig()).hash
 
 

@@ -7,7 +7,7 @@ import torch
 from odd_photos import write_odd_photos
 from safetensors.torch import save_file
 
-from delora_eval.scoring.judges.encoders import load_encoder, read_texts, see_pictures
+from delora_eval.scoring.judges.encoders import load_encoder, read_texts, see_images
 from delora_eval.scoring.judges.family import FAMILY, JUDGE_OF, SETS, judge_names
 from delora_eval.scoring.judges.networks.vision import build_vit, resize_positions
 from delora_eval.scoring.judges.preprocessing import prepare
@@ -117,8 +117,8 @@ def test_a_vision_judge_answers_with_the_cls_token_after_the_final_norm(name):
     model = build_vit(ENCODERS[name].architecture, ENCODERS[name].sizes | TINY_VIT).eval()
     side = FAMILY[name].preprocessing.crop_px
     with torch.inference_mode():
-        pictures = torch.randn(2, 3, side, side)
-        torch.testing.assert_close(model(pictures), model.forward_features(pictures)[:, 0])
+        images = torch.randn(2, 3, side, side)
+        torch.testing.assert_close(model(images), model.forward_features(images)[:, 0])
 
 
 def test_dinov2s_position_table_is_resized_as_transformers_does():
@@ -143,12 +143,12 @@ def test_dinov2_weights_published_at_518_px_load_at_224(tmp_path):
     torch.testing.assert_close(encoder.see.blocks[1].mlp.fc1.weight, published.blocks[1].mlp.fc1.weight)
 
 
-def test_siglip_2_reads_pictures_and_texts_into_one_space():
+def test_siglip_2_reads_images_and_texts_into_one_space():
     weights = tiny_weights("siglip2/so400m-14", TINY_SIGLIP2)
     encoder = load_encoder(weights, CPU)
-    pictures = see_pictures(encoder, torch.randn(2, 3, 224, 224))
+    images = see_images(encoder, torch.randn(2, 3, 224, 224))
     texts = read_texts(encoder, ["a dog in the snow", "A DOG in the snow!", "a cat"])
-    assert pictures.shape == (2, 192) and texts.shape == (3, 192)
+    assert images.shape == (2, 192) and texts.shape == (3, 192)
     assert not torch.allclose(texts[0], texts[2])
 
 

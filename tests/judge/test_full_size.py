@@ -9,9 +9,9 @@ from delora_eval.scoring.judges.family import FAMILY, WIDE
 
 
 @pytest.mark.slow
-def test_the_wide_set_scores_eight_pictures_within_24_gib():
+def test_the_wide_set_scores_eight_images_within_24_gib():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         _, costs, peak_gib = pool.apply(bench_judges.measure, (WIDE, 8))
     assert {FAMILY[name].encoder for name in WIDE} == costs.keys()
-    assert all(cost["pictures"] >= 8 for cost in costs.values())
+    assert all(cost["images"] >= 8 for cost in costs.values())
     assert peak_gib < 24

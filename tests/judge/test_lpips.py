@@ -35,10 +35,10 @@ def test_distances_equal_the_lpips_package(tmp_path):
     theirs = lpips.LPIPS(net="alex", pretrained=False, pnet_rand=True, verbose=False)
     save_model(theirs, tmp_path / "lpips.safetensors")
     weights, _ = load_lpips(tmp_path / "lpips.safetensors")
-    pictures = torch.rand(3, 3, 96, 80) * 2 - 1
+    images = torch.rand(3, 3, 96, 80) * 2 - 1
     with torch.inference_mode():
-        expected = torch.stack([theirs(pictures, picture.expand_as(pictures)).flatten() for picture in pictures])
-    torch.testing.assert_close(pairwise_lpips(pictures, weights), expected, atol=1e-5, rtol=1e-4)
+        expected = torch.stack([theirs(images, image.expand_as(images)).flatten() for image in images])
+    torch.testing.assert_close(pairwise_lpips(images, weights), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_lpips_diversity_is_scored_only_with_its_weights_and_carries_their_hash(tmp_path, lpips_file):

@@ -104,19 +104,19 @@ def test_patches_equal_transformers_processor_on_odd_photos(photos):
 
 def test_concept_preservation_equals_a_double_loop_over_patches():
     rng = np.random.default_rng(3)
-    reference, picture = rng.normal(size=(11, 6)), rng.normal(size=(9, 6))
+    reference, image = rng.normal(size=(11, 6)), rng.normal(size=(9, 6))
     foreground = rng.random(11) > 0.4
     best = []
     for patch, is_foreground in zip(reference, foreground, strict=True):
         if is_foreground:
-            cosines = [patch @ other / np.linalg.norm(patch) / np.linalg.norm(other) for other in picture]
+            cosines = [patch @ other / np.linalg.norm(patch) / np.linalg.norm(other) for other in image]
             best.append(max(cosines))
-    unit = [torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True)) for rows in (reference, picture)]
+    unit = [torch.from_numpy(rows / np.linalg.norm(rows, axis=1, keepdims=True)) for rows in (reference, image)]
     found = concept_preservation(unit[0][torch.from_numpy(foreground)], unit[1])
     assert found == pytest.approx(sum(best) / len(best), abs=1e-6)
 
 
-def test_a_picture_is_seen_once_for_every_protocol_that_asks(judge, photos):
+def test_a_image_is_seen_once_for_every_protocol_that_asks(judge, photos):
     prompts = ["a dog in the snow"] * len(photos)
     first = [subject_similarity(judge, "masc", photos, photos)]
     first.append(prompt_similarity(judge, "masc", photos, prompts, class_word="dog"))

@@ -1,4 +1,4 @@
-"""Held-out references, ranks and copies: what separates learning from copying, on pictures whose truth is known."""
+"""Held-out references, ranks and copies: what separates learning from copying, on images whose truth is known."""
 
 import json
 import shutil
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from standins import draw_picture, make_judge, write_run
+from standins import draw_image, make_judge, write_run
 from torch.nn.functional import normalize
 
 from delora_eval.pages.run_page.page import render_run
 from delora_eval.scoring.crops import SIDES, window_boxes
 from delora_eval.scoring.judges.embedding import Judge
-from delora_eval.scoring.measures.measure import EmbeddedSubject, Pictures
+from delora_eval.scoring.measures.measure import EmbeddedImages, EmbeddedSubject
 from delora_eval.scoring.measures.memorisation import find_copies, measure_held_out, real_gap
 from delora_eval.scoring.measures.ranking import Candidate, measure_ranks
 from delora_eval.scoring.score import find_protocols, score_task
@@ -47,7 +47,7 @@ def make_subject(images: torch.Tensor, photos: torch.Tensor, held_out: torch.Ten
         photos_clip=photos,
         held_out_dino=held_out,
         held_out_clip=held_out,
-        pictures=Pictures(dino=images, clip=images, prompts=torch.arange(len(images)) % 2),
+        images=EmbeddedImages(dino=images, clip=images, prompts=torch.arange(len(images)) % 2),
     )
 
 
@@ -84,7 +84,7 @@ def test_nothing_held_out_means_no_held_out_score():
         name="rex",
         photos_dino=photos,
         photos_clip=photos,
-        pictures=Pictures(dino=photos, clip=photos, prompts=torch.zeros(3, dtype=torch.int64)),
+        images=EmbeddedImages(dino=photos, clip=photos, prompts=torch.zeros(3, dtype=torch.int64)),
     )
     assert measure_held_out(subject) == []
 
@@ -115,7 +115,7 @@ def test_a_subject_without_a_rival_has_no_rank():
     assert {score.name for score in measure_ranks("cat", images, prompts, stranger)} == {"rank_top1", "rank_mrr"}
 
 
-def test_windows_cover_the_picture_at_every_size():
+def test_windows_cover_the_image_at_every_size():
     counts = [len(window_boxes(side)) for side in SIDES]
     assert counts == [1, 4, 9, 25]
     for side in SIDES[1:]:
@@ -138,7 +138,7 @@ def test_what_the_photos_share_among_themselves_is_no_copy():
     assert find_copies([photos], [images], [0.5]) == []
 
 
-def test_an_honest_picture_may_be_as_near_to_a_photo_as_photos_are_to_each_other():
+def test_an_honest_image_may_be_as_near_to_a_photo_as_photos_are_to_each_other():
     """Among five photos the sixth is, one time in three, nearer to one of them than any two of the five."""
     centre, wrong = unit(256, seed=1), 0
     for seed in range(50):
@@ -153,7 +153,7 @@ def test_an_honest_picture_may_be_as_near_to_a_photo_as_photos_are_to_each_other
 def divided_run(tmp_path: Path) -> Path:
     """A run that holds one of four photos out."""
     run = write_run(tmp_path)
-    draw_picture(tmp_path / "photos" / "3.png", seed=103)
+    draw_image(tmp_path / "photos" / "3.png", seed=103)
     config = load_config(TrainConfig, [run / "config.yaml"], ["data.hold_out=1"])
     write_text(run / "config.yaml", to_yaml(config))
     subject = load_run_subject(config)
@@ -188,7 +188,7 @@ def test_a_run_that_holds_out_is_scored_against_both_sides(divided_run: Path):
 
 @pytest.fixture(scope="module")
 def rendered_run(tmp_path_factory) -> Path:
-    """Six renders of one unseen identity as photos, one held out; fresh renders as pictures, and two copies.
+    """Six renders of one unseen identity as photos, one held out; fresh renders as images, and two copies.
 
     `00-s0` is a trained photo; `01-s1` a fresh render into which a third of another photo's side was pasted.
     """
@@ -222,13 +222,13 @@ def test_copies_are_found_and_listed_beside_the_photo_they_repeat(rendered_run: 
     lines = score_task(Judge(config=EncoderConfig()), find_protocols(config, task), task)
     risk = totals(lines)["copy_risk"]
     photos = load_run_subject(load_config(TrainConfig, [rendered_run / "config.yaml"], [])).photos
-    found = {copy["picture"]: copy for copy in risk["copies"]}
+    found = {copy["image"]: copy for copy in risk["copies"]}
     assert found["00-s0.png"]["photo"] == photos[1].name and found["00-s0.png"]["side"] == 1
     assert found["01-s1.png"]["photo"] == photos[2].name and found["01-s1.png"]["side"] < 1
     assert found.keys() == {"00-s0.png", "01-s1.png"} and risk["value"] == 0.5
-    page = render_run(RunFolder(rendered_run), pictures_per_prompt=2, thumbnail_px=64)
+    page = render_run(RunFolder(rendered_run), images_per_prompt=2, thumbnail_px=64)
     section = page[page.index('id="copies"') : page.index('id="training"')]
-    assert section.count("<img ") == 4 and f"00-s0.png and photo {photos[1].name}: the whole picture" in section
+    assert section.count("<img ") == 4 and f"00-s0.png and photo {photos[1].name}: the whole image" in section
 
 
 def test_a_run_that_copies_has_memorised_and_one_that_learned_has_not(rendered_run: Path, tmp_path: Path):
@@ -253,7 +253,7 @@ def test_the_paper_s_protocol_stays_without_held_out_photos(tmp_path: Path):
 
 
 def test_photos_that_came_since_the_training_are_not_taken_for_held_out_ones(divided_run: Path):
-    draw_picture(divided_run.parent / "photos" / "4.png", seed=104)
+    draw_image(divided_run.parent / "photos" / "4.png", seed=104)
     with pytest.raises(UserError, match=r"trained on other photos than .*: 4\.png is new"):
         read_task(ScoreConfig(run=str(divided_run)))
 
@@ -261,9 +261,9 @@ def test_photos_that_came_since_the_training_are_not_taken_for_held_out_ones(div
 def test_two_folders_are_ranked_and_held_out_without_any_run(tmp_path: Path):
     for seed, name in enumerate(("cat", "cat2", "dog")):
         for index in range(3):
-            draw_picture(tmp_path / "photos" / name / f"{index}.png", seed=10 * seed)
-            draw_picture(tmp_path / "unseen" / name / f"{index}.png", seed=10 * seed)
-            draw_picture(tmp_path / "made" / name / f"{index}.png", seed=10 * seed)
+            draw_image(tmp_path / "photos" / name / f"{index}.png", seed=10 * seed)
+            draw_image(tmp_path / "unseen" / name / f"{index}.png", seed=10 * seed)
+            draw_image(tmp_path / "made" / name / f"{index}.png", seed=10 * seed)
     table = tmp_path / "scores.csv"
     config = ScoreConfig(
         reference=str(tmp_path / "photos"),
@@ -308,8 +308,8 @@ def test_a_listed_copy_that_is_no_name_in_a_folder_is_refused(rendered_run: Path
     config = ScoreConfig(run=str(rendered_run), protocol=("miniature",), output=str(tmp_path / "scores.jsonl"))
     score_lines(config)
     lines = read_lines(tmp_path / "scores.jsonl")
-    copy = {"picture": "../../secret.png", "photo": "0.png", "similarity": 1.0, "threshold": 0.9, "side": 1.0}
-    for copies, says in (([copy], "no name of a picture"), ({}, "is no list"), ([{"picture": "0.png"}], "'photo'")):
+    copy = {"image": "../../secret.png", "photo": "0.png", "similarity": 1.0, "threshold": 0.9, "side": 1.0}
+    for copies, says in (([copy], "no name of an image"), ({}, "is no list"), ([{"image": "0.png"}], "'photo'")):
         write_lines(tmp_path / "scores.jsonl", [lines[0] | {"copies": copies}])
         with pytest.raises(UserError, match=says):
             read_scores(tmp_path / "scores.jsonl")

@@ -1,4 +1,4 @@
-"""What holds for every score, whatever the pictures: its range, its symmetry, and that means pool exactly."""
+"""What holds for every score, whatever the images: its range, its symmetry, and that means pool exactly."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from delora_eval.scoring.measures.metrics import PairMean
 
 SEEDS = st.integers(0, 2**31)
 COUNTS = st.tuples(st.integers(1, 6), st.integers(1, 8), st.integers(2, 16))
-"""(photos, pictures, dimensions)"""
+"""(photos, images, dimensions)"""
 
 ROUNDING = 1e-6
 """Of cosines of fp32 unit vectors."""
@@ -22,28 +22,28 @@ def unit_rows(seed: int, count: int, dimensions: int) -> torch.Tensor:
 
 
 def vectors(seed: int, counts: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    num_photos, num_pictures, dimensions = counts
-    return unit_rows(seed, num_photos, dimensions), unit_rows(seed + 1, num_pictures, dimensions)
+    num_photos, num_images, dimensions = counts
+    return unit_rows(seed, num_photos, dimensions), unit_rows(seed + 1, num_images, dimensions)
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=SEEDS, counts=COUNTS)
 def test_similarities_are_cosines_and_the_nearest_is_at_least_the_mean(seed, counts):
-    photos, pictures = vectors(seed, counts)
-    mean, nearest = metrics.reference_similarity(photos, pictures), metrics.nearest_similarity(photos, pictures)
+    photos, images = vectors(seed, counts)
+    mean, nearest = metrics.reference_similarity(photos, images), metrics.nearest_similarity(photos, images)
     assert (mean.abs() <= 1 + ROUNDING).all() and (nearest.abs() <= 1 + ROUNDING).all()
     assert (nearest >= mean - ROUNDING).all()
 
 
 @settings(max_examples=50, deadline=None)
 @given(seed=SEEDS, counts=COUNTS)
-def test_photos_and_pictures_may_change_places_and_order(seed, counts):
-    photos, pictures = vectors(seed, counts)
-    mean = metrics.reference_similarity(photos, pictures).mean()
-    torch.testing.assert_close(metrics.reference_similarity(pictures, photos).mean(), mean)
-    torch.testing.assert_close(metrics.reference_similarity(photos.flip(0), pictures.flip(0)).mean(), mean)
-    same = metrics.matched_similarity(pictures, pictures.flip(0))
-    torch.testing.assert_close(same, metrics.matched_similarity(pictures.flip(0), pictures))
+def test_photos_and_images_may_change_places_and_order(seed, counts):
+    photos, images = vectors(seed, counts)
+    mean = metrics.reference_similarity(photos, images).mean()
+    torch.testing.assert_close(metrics.reference_similarity(images, photos).mean(), mean)
+    torch.testing.assert_close(metrics.reference_similarity(photos.flip(0), images.flip(0)).mean(), mean)
+    same = metrics.matched_similarity(images, images.flip(0))
+    torch.testing.assert_close(same, metrics.matched_similarity(images.flip(0), images))
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,8 +9,8 @@ import torch
 from delora_eval.scoring.judges.protocols import PROTOCOLS, combinations, find_protocol
 from delora_eval.scoring.measures import metrics
 from delora_eval.scoring.measures.measure import (
+    EmbeddedImages,
     EmbeddedSubject,
-    Pictures,
     measure_ceiling,
     measure_copies,
     measure_diversity,
@@ -34,7 +34,7 @@ def make_subject(name: str, num_photos: int, prompts: list[int], seed: int) -> E
         name=name,
         photos_dino=unit_rows(num_photos, seed),
         photos_clip=unit_rows(num_photos, seed + 1),
-        pictures=Pictures(
+        images=EmbeddedImages(
             dino=unit_rows(len(prompts), seed + 2),
             clip=unit_rows(len(prompts), seed + 3),
             prompts=torch.tensor(prompts),
@@ -44,7 +44,7 @@ def make_subject(name: str, num_photos: int, prompts: list[int], seed: int) -> E
 
 @pytest.fixture
 def eight_images() -> list[EmbeddedSubject]:
-    """Two photos and two pictures of `dog`, three photos and one picture of `backpack_dog`."""
+    """Two photos and two images of `dog`, three photos and one image of `backpack_dog`."""
     return [make_subject("dog", 2, [0, 1], seed=10), make_subject("backpack_dog", 3, [0], seed=20)]
 
 
@@ -61,7 +61,7 @@ def naive_fidelity(subjects: list[EmbeddedSubject], pooling: str, with_bug: bool
             folder = f"{other.name}-0"
             matches = subject.name + "-" in folder if with_bug else subject.name == other.name
             if matches:
-                values += [dot(p, g) for p in subject.photos_dino for g in other.pictures.dino]
+                values += [dot(p, g) for p in subject.photos_dino for g in other.images.dino]
         per_subject.append(values)
     everything = list(itertools.chain(*per_subject))
     if pooling == "pairs":
@@ -108,7 +108,7 @@ def test_poolings_differ_when_subjects_have_different_numbers_of_photos(eight_im
     assert abs(pool(scores, "pairs").value - pool(scores, "subjects").value) > 0.01
 
 
-def test_substring_bug_gives_dog_the_pictures_of_backpack_dog_and_never_the_reverse(eight_images):
+def test_substring_bug_gives_dog_the_images_of_backpack_dog_and_never_the_reverse(eight_images):
     strict = measure_fidelity(eight_images, find_protocol("oft"))
     buggy = measure_fidelity(eight_images, find_protocol("oft+substring_bug"))
     assert [scores["dog"][0].total.images for scores in (strict, buggy)] == [2, 3]
@@ -121,33 +121,33 @@ def test_score_per_prompt_pools_to_the_total(eight_images):
     assert sum(mean.value for mean in score.by_prompt.values()) / 2 == pytest.approx(score.total.value)
 
 
-def test_copies_are_pictures_nearer_than_the_two_most_alike_photos():
+def test_copies_are_images_nearer_than_the_two_most_alike_photos():
     photos = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), dim=1)
     near = torch.nn.functional.normalize(torch.tensor([[0.99, 0.1], [0.5, -0.9]]), dim=1)
     subject = EmbeddedSubject(
         name="dog",
         photos_dino=photos,
         photos_clip=photos,
-        pictures=Pictures(dino=near, clip=near, prompts=torch.tensor([0, 0])),
+        images=EmbeddedImages(dino=near, clip=near, prompts=torch.tensor([0, 0])),
     )
     nearest, copies = measure_copies(subject, threshold=None)
     assert copies.details["threshold"] == pytest.approx(0.8)
     assert copies.total == PairMean(value=0.5, pairs=2, images=2)
-    expected = [max(dot(photo, picture) for photo in photos) for picture in near]
+    expected = [max(dot(photo, image) for photo in photos) for image in near]
     assert nearest.total.value == pytest.approx(sum(expected) / 2, abs=1e-6)
     assert measure_copies(subject, threshold=0.999)[1].total.value == 0
 
 
-def test_diversity_compares_only_pictures_of_the_same_prompt():
+def test_diversity_compares_only_images_of_the_same_prompt():
     vectors = unit_rows(5, seed=3)
-    pictures = Pictures(dino=vectors, clip=vectors, prompts=torch.tensor([0, 1, 0, 1, 2]))
-    (score,) = measure_diversity(pictures)
+    images = EmbeddedImages(dino=vectors, clip=vectors, prompts=torch.tensor([0, 1, 0, 1, 2]))
+    (score,) = measure_diversity(images)
     expected = {0: 1 - dot(vectors[0], vectors[2]), 1: 1 - dot(vectors[1], vectors[3])}
     assert {prompt: mean.value for prompt, mean in score.by_prompt.items()} == pytest.approx(expected, abs=1e-6)
     assert score.total.pairs == 2
 
 
-def test_drift_is_zero_for_the_base_models_own_pictures():
+def test_drift_is_zero_for_the_base_models_own_images():
     vectors = unit_rows(3, seed=4)
     scores = measure_drift((vectors, vectors), (vectors, vectors.roll(1, 0)), torch.tensor([0, 0, 1]))
     assert scores[0].name == "drift_dino"
@@ -156,20 +156,20 @@ def test_drift_is_zero_for_the_base_models_own_pictures():
     assert scores[1].total.value == pytest.approx(expected, abs=1e-6)
 
 
-def test_pres_compares_class_pictures_with_the_subjects_photos(eight_images):
+def test_pres_compares_class_images_with_the_subjects_photos(eight_images):
     dog = eight_images[0]
-    values = [dot(photo, picture) for photo in dog.photos_dino for picture in dog.pictures.dino]
+    values = [dot(photo, image) for photo in dog.photos_dino for image in dog.images.dino]
     assert measure_pres(dog).total.value == pytest.approx(sum(values) / 4, abs=1e-6)
 
 
-def test_context_and_class_accuracy_count_pictures_whose_own_text_wins():
+def test_context_and_class_accuracy_count_images_whose_own_text_wins():
     texts = torch.eye(3)
     clip = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1, 0], [0.2, 0.1, 1.0]]), dim=1)
     classes = torch.stack([texts, -texts])
-    pictures = Pictures(
+    images = EmbeddedImages(
         dino=clip, clip=clip, prompts=torch.tensor([0, 1]), texts=texts, class_texts=classes, own_class=0
     )
-    clip_t, context, of_class = measure_prompts(pictures)
+    clip_t, context, of_class = measure_prompts(images)
     assert clip_t.total.value == pytest.approx((clip[0, 0] + clip[1, 1]).item() / 2, abs=1e-6)
     assert context.total.value == 0.5
     assert context.details == {"candidates": 3}

@@ -1,4 +1,4 @@
-"""Pictures become exactly what the published evaluators fed their encoders."""
+"""Images become exactly what the published evaluators fed their encoders."""
 
 import numpy as np
 import pytest
@@ -7,50 +7,50 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from delora_eval.scoring.judges.preprocessing import is_black, list_pictures, prepare
+from delora_eval.scoring.judges.preprocessing import is_black, list_images, prepare
 from delora_eval.scoring.judges.protocols import CLIP, CROP, SQUASH
 
 
 @pytest.fixture(params=[(301, 400), (512, 512), (640, 333)])
-def picture(request) -> Image.Image:
+def image(request) -> Image.Image:
     width, height = request.param
     pixels = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width, height))
 
 
-def expected(picture, size, crop, resample, mean, std) -> torch.Tensor:
+def expected(image, size, crop, resample, mean, std) -> torch.Tensor:
     steps = [transforms.Resize(size, interpolation=resample), transforms.CenterCrop(crop)]
     steps += [transforms.ToTensor(), transforms.Normalize(mean, std)]
-    return transforms.Compose(steps)(picture)
+    return transforms.Compose(steps)(image)
 
 
-def test_crop_is_the_official_dino_transform(picture):
-    ours = torch.from_numpy(prepare(picture, CROP))
+def test_crop_is_the_official_dino_transform(image):
+    ours = torch.from_numpy(prepare(image, CROP))
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    torch.testing.assert_close(ours, expected(picture, 256, 224, InterpolationMode.BICUBIC, mean, std))
+    torch.testing.assert_close(ours, expected(image, 256, 224, InterpolationMode.BICUBIC, mean, std))
 
 
-def test_clip_is_the_openai_transform(picture):
-    ours = torch.from_numpy(prepare(picture, CLIP))
-    theirs = expected(picture, 224, 224, InterpolationMode.BICUBIC, CLIP.mean, CLIP.std)
+def test_clip_is_the_openai_transform(image):
+    ours = torch.from_numpy(prepare(image, CLIP))
+    theirs = expected(image, 224, 224, InterpolationMode.BICUBIC, CLIP.mean, CLIP.std)
     torch.testing.assert_close(ours, theirs)
 
 
-def test_squash_is_the_hub_processor_of_oft(picture):
+def test_squash_is_the_hub_processor_of_oft(image):
     """ViTFeatureExtractor of facebook/dino-vits16: both sides to 224, bilinear, 0.5 statistics."""
-    ours = torch.from_numpy(prepare(picture, SQUASH))
-    theirs = expected(picture, (224, 224), 224, InterpolationMode.BILINEAR, (0.5,) * 3, (0.5,) * 3)
+    ours = torch.from_numpy(prepare(image, SQUASH))
+    theirs = expected(image, (224, 224), 224, InterpolationMode.BILINEAR, (0.5,) * 3, (0.5,) * 3)
     torch.testing.assert_close(ours, theirs)
 
 
-def test_only_a_picture_without_any_light_is_black():
+def test_only_a_image_without_any_light_is_black():
     dark = Image.new("RGB", (8, 8))
     assert is_black(dark)
     dark.putpixel((3, 3), (0, 1, 0))
     assert not is_black(dark)
 
 
-def test_pictures_are_listed_by_name_and_nothing_else_is(tmp_path):
+def test_images_are_listed_by_name_and_nothing_else_is(tmp_path):
     for name in ("b.png", "a.JPG", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert [path.name for path in list_pictures(tmp_path)] == ["a.JPG", "b.png"]
+    assert [path.name for path in list_images(tmp_path)] == ["a.JPG", "b.png"]

@@ -22,7 +22,7 @@ ATTACK = 'a {identifier} {class_word} <script>alert(1)</script> "><img src=x one
 
 
 def render(run: Path) -> str:
-    return render_run(RunFolder(run), pictures_per_prompt=4, thumbnail_px=64)
+    return render_run(RunFolder(run), images_per_prompt=4, thumbnail_px=64)
 
 
 def score(run: Path, *, is_random: bool = False, protocol: str = "dreambooth") -> None:
@@ -72,7 +72,7 @@ def run(tmp_path: Path) -> Path:
     return write_run(tmp_path)
 
 
-def test_a_finished_run_shows_photos_pictures_scores_curves_settings_and_hashes(run):
+def test_a_finished_run_shows_photos_images_scores_curves_settings_and_hashes(run):
     train(run)
     score(run)
     page = render(run)
@@ -146,10 +146,10 @@ def test_what_is_missing_names_the_command_that_makes_it(run):
     assert "No manifest.json yet" in render(run)
 
 
-def test_missing_photos_and_damaged_pictures_leave_the_rest_standing(run):
+def test_missing_photos_and_damaged_images_leave_the_rest_standing(run):
     score(run)
     shutil.rmtree(run.parent / "photos")
-    (run / "images/main/00-s0.png").write_bytes(b"not a picture")
+    (run / "images/main/00-s0.png").write_bytes(b"not an image")
     (run / "images/main/01-s0.png").unlink()
     page = render(run)
     assert page.count('<span class="tile gone">missing</span>') == 4, "two in the sheet, two in the opening"
@@ -186,7 +186,7 @@ addEventListener("load", () => {
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="NO CHROMIUM: the page is not opened in a browser")
-def test_a_browser_shows_every_picture_sorts_and_enlarges_without_a_console_message(run, tmp_path, open_in_browser):
+def test_a_browser_shows_every_image_sorts_and_enlarges_without_a_console_message(run, tmp_path, open_in_browser):
     """The page's policy turns every attempted request into a console message, so silence means no request."""
     write_set(run, "main", [*PROMPTS, ATTACK])
     train(run)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from standins import PROMPTS, draw_picture, make_judge, write_run, write_set
+from standins import PROMPTS, draw_image, make_judge, write_run, write_set
 
 from delora_eval.scoring import score
 from delora_eval.scoring.judges.protocols import PROTOCOLS, combinations, find_protocol
-from delora_eval.scoring.measures.measure import EmbeddedSubject, Pictures, measure_fidelity
+from delora_eval.scoring.measures.measure import EmbeddedImages, EmbeddedSubject, measure_fidelity
 from delora_eval.scoring.measures.metrics import pool
 from delora_eval.scoring.protocol_table import real_rows, render_rows
 from delora_eval.scoring.score import find_protocols, score_task
@@ -96,11 +96,11 @@ def test_each_set_gets_the_scores_its_prompts_allow(run):
     assert find(lines, set="main", score="class_accuracy", prompt=None)["candidates"] == 15
 
 
-def test_drift_compares_with_the_base_models_picture_of_the_same_prompt_and_seed(run):
-    """class starts at picture 50, class-base at 53: no picture is the same, so drift is not zero."""
+def test_drift_compares_with_the_base_models_image_of_the_same_prompt_and_seed(run):
+    """class starts at image 50, class-base at 53: no image is the same, so drift is not zero."""
     lines = score_lines(ScoreConfig(run=str(run)))
     assert find(lines, set="class", score="drift_dino", prompt=None)["value"] > 0.001
-    write_set(run, "class-base", [t.replace("{identifier} ", "") for t in PROMPTS], strength=0.0, first_picture=50)
+    write_set(run, "class-base", [t.replace("{identifier} ", "") for t in PROMPTS], strength=0.0, first_image=50)
     lines = score_lines(ScoreConfig(run=str(run)))
     assert find(lines, set="class", score="drift_dino", prompt=None)["value"] == pytest.approx(0, abs=1e-6)
 
@@ -116,7 +116,7 @@ def test_scoring_again_changes_no_byte_and_loads_no_model(run):
     assert not judge.encoders
 
 
-def test_new_pictures_are_scored_anew_and_replace_the_old_lines(run):
+def test_new_images_are_scored_anew_and_replace_the_old_lines(run):
     score_lines(ScoreConfig(run=str(run)))
     write_set(run, "main", PROMPTS, per_prompt=3)
     lines = score_lines(ScoreConfig(run=str(run)))
@@ -145,13 +145,13 @@ def test_random_weights_are_stamped_on_every_number(run):
     assert all("RANDOM" in row for row in table.splitlines()[1:])
 
 
-def test_a_missing_picture_is_named_before_anything_is_scored(run):
+def test_a_missing_image_is_named_before_anything_is_scored(run):
     (run / "images/main/00-s0.png").unlink()
-    with pytest.raises(UserError, match=r"1 of 4 listed pictures are missing \(00-s0.png"):
+    with pytest.raises(UserError, match=r"1 of 4 listed images are missing \(00-s0.png"):
         read_task(ScoreConfig(run=str(run)))
 
 
-def test_a_damaged_picture_is_named_and_nothing_is_written(run):
+def test_a_damaged_image_is_named_and_nothing_is_written(run):
     file = run / "images/main/01-s1.png"
     file.write_bytes(file.read_bytes()[:60])
     with pytest.raises(UserError, match=r"01-s1\.png.*delete it and run `delora-sd generate` again"):
@@ -159,9 +159,9 @@ def test_a_damaged_picture_is_named_and_nothing_is_written(run):
     assert not (run / "scores.jsonl").exists()
 
 
-def test_black_pictures_are_left_out_by_oft_and_scored_by_dreambooth_with_a_warning(run):
+def test_black_images_are_left_out_by_oft_and_scored_by_dreambooth_with_a_warning(run):
     Image.new("RGB", (32, 32)).save(run / "images/main/00-s0.png")
-    with pytest.warns(UserWarning, match="1 of 4 pictures of photos are black") as caught:
+    with pytest.warns(UserWarning, match="1 of 4 images of photos are black") as caught:
         lines = score_lines(ScoreConfig(run=str(run), protocol=("oft", "dreambooth")))
     assert [part in str(w.message) for w, part in zip(caught, ("left out", "scored as they are"), strict=True)]
     totals = {p: find(lines, set="main", score="dino", prompt=None, protocol=p) for p in ("oft", "dreambooth")}
@@ -169,7 +169,7 @@ def test_black_pictures_are_left_out_by_oft_and_scored_by_dreambooth_with_a_warn
     assert totals["oft"]["num_black"] == 1
 
 
-def test_a_run_without_pictures_says_which_command_makes_them(run, tmp_path):
+def test_a_run_without_images_says_which_command_makes_them(run, tmp_path):
     for listing in run.glob("images/*/images.jsonl"):
         listing.unlink()
     with pytest.raises(UserError, match="delora-sd generate"):
@@ -185,12 +185,12 @@ def test_unknown_set_names_the_nearest(run):
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Photos of `dog` and `backpack_dog`, and pictures in folders as oft-db names them."""
-    for name, photos, pictures in (("dog", 2, 2), ("backpack_dog", 3, 1)):
+    """Photos of `dog` and `backpack_dog`, and images in folders as oft-db names them."""
+    for name, photos, images in (("dog", 2, 2), ("backpack_dog", 3, 1)):
         for i in range(photos):
-            draw_picture(tmp_path / "photos" / name / f"{i}.png", seed=len(name) + i)
-        for i in range(pictures):
-            draw_picture(tmp_path / "made" / f"{name}-{i}" / "0.png", seed=40 + len(name) + i)
+            draw_image(tmp_path / "photos" / name / f"{i}.png", seed=len(name) + i)
+        for i in range(images):
+            draw_image(tmp_path / "made" / f"{name}-{i}" / "0.png", seed=40 + len(name) + i)
     return tmp_path / "photos", tmp_path / "made"
 
 
@@ -227,14 +227,14 @@ def test_prompts_for_folders_come_from_a_text_or_json_file(folders, tmp_path):
     lines = score_lines(ScoreConfig(**config, prompts=str(tmp_path / "prompts.json")))
     assert {line["prompt"] for line in lines if line["score"] == "clip_t"} == {None, *table.values()}
     (tmp_path / "prompts.txt").write_text("only one\n")
-    with pytest.raises(UserError, match="1 lines for 2 pictures"):
+    with pytest.raises(UserError, match="1 lines for 2 images"):
         read_task(ScoreConfig(**config, prompts=str(tmp_path / "prompts.txt")))
 
 
-def test_a_subject_without_pictures_is_an_error(folders):
+def test_a_subject_without_images_is_an_error(folders):
     photos, made = folders
-    draw_picture(photos / "cat" / "0.png", seed=1)
-    with pytest.raises(UserError, match="no pictures of subject 'cat'"):
+    draw_image(photos / "cat" / "0.png", seed=1)
+    with pytest.raises(UserError, match="no images of subject 'cat'"):
         read_task(ScoreConfig(reference=str(photos), generated=str(made)))
 
 
@@ -245,20 +245,20 @@ def test_nothing_or_two_things_to_score_is_an_error(given):
 
 
 def test_pair_counts_of_the_benchmark_on_the_real_photos(dreambooth_folder):
-    """158 photos, 684 ordered real pairs, 15,800 real x generated pairs for 100 pictures per subject."""
+    """158 photos, 684 ordered real pairs, 15,800 real x generated pairs for 100 images per subject."""
     names = subject_names(str(dreambooth_folder))
     subjects = [load_subject(DataConfig(subject=name, dataset=str(dreambooth_folder))) for name in names]
     row, with_self = real_rows(make_judge(), subjects, [PROTOCOLS["oft"], find_protocol("oft+self_pairs")])
     assert (len(subjects), row.dino.images, row.dino.pairs) == (30, 158, 684)
     assert with_self.dino.pairs == 684 + 158
     assert with_self.dino.value > row.dino.value
-    pictures = Pictures(dino=torch.eye(100), clip=torch.eye(100), prompts=torch.arange(100) // 4)
+    images = EmbeddedImages(dino=torch.eye(100), clip=torch.eye(100), prompts=torch.arange(100) // 4)
     embedded = [
         EmbeddedSubject(
             name=subject.name,
             photos_dino=torch.zeros(len(subject.photos), 100),
             photos_clip=torch.zeros(len(subject.photos), 100),
-            pictures=pictures,
+            images=images,
         )
         for subject in subjects
     ]
@@ -270,7 +270,7 @@ def test_pair_counts_of_the_benchmark_on_the_real_photos(dreambooth_folder):
 def test_protocol_table_shows_every_combination_beside_the_published_rows(tmp_path):
     for name in ("dog", "cat"):
         for i in range(2):
-            draw_picture(tmp_path / name / f"{i}.png", seed=i + len(name))
+            draw_image(tmp_path / name / f"{i}.png", seed=i + len(name))
     (tmp_path / "classes.csv").write_text("subject_name,class\ndog,dog\ncat,cat\n")
     subjects = [load_subject(DataConfig(subject=name, dataset=str(tmp_path))) for name in ("dog", "cat")]
     rows = real_rows(make_judge(), subjects, combinations())
@@ -297,27 +297,27 @@ LEFT_BY_SYSTEMS = ("._1.png", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 @pytest.fixture
 def counted(tmp_path: Path) -> tuple[Path, Path]:
-    """Three photos and twelve pictures, counted without zeros in front."""
+    """Three photos and twelve images, counted without zeros in front."""
     photos, generated = tmp_path / "photos" / "dog", tmp_path / "generated"
     photos.mkdir(parents=True)
     generated.mkdir()
     for number in range(3):
-        draw_picture(photos / f"{number}.png", number)
+        draw_image(photos / f"{number}.png", number)
     for number in range(1, 13):
-        draw_picture(generated / f"{number}.png", number)
+        draw_image(generated / f"{number}.png", number)
     return photos, generated
 
 
-def _pictures(counted: tuple[Path, Path], **changes) -> list:
+def _images(counted: tuple[Path, Path], **changes) -> list:
     photos, generated = counted
     task = read_task(ScoreConfig(reference=str(photos), generated=str(generated), **changes))
-    return list(task.groups[0][0].pictures)
+    return list(task.groups[0][0].images)
 
 
-def test_pictures_counted_without_zeros_pair_with_their_prompts_in_the_order_of_counting(counted):
+def test_images_counted_without_zeros_pair_with_their_prompts_in_the_order_of_counting(counted):
     prompts = counted[1].parent / "prompts.txt"
     prompts.write_text("".join(f"prompt {number}\n" for number in range(1, 13)))
-    pairs = {picture.file.stem: picture.prompt for picture in _pictures(counted, prompts=str(prompts))}
+    pairs = {image.file.stem: image.prompt for image in _images(counted, prompts=str(prompts))}
     assert pairs == {str(number): f"prompt {number}" for number in range(1, 13)}
 
 
@@ -326,28 +326,28 @@ def test_prompts_and_tables_of_other_systems_are_read(encoding: str, counted):
     lines, table = counted[1].parent / "p.txt", counted[1].parent / "p.json"
     lines.write_bytes("".join(f"犬 {number}\r\n" for number in range(1, 13)).encode(encoding))
     table.write_bytes(json.dumps({f"{number}.png": f"犬 {number}" for number in range(1, 13)}).encode(encoding))
-    by_line, by_name = (_pictures(counted, prompts=str(file)) for file in (lines, table))
+    by_line, by_name = (_images(counted, prompts=str(file)) for file in (lines, table))
     assert [p.prompt for p in by_line] == [p.prompt for p in by_name] == [f"犬 {number}" for number in range(1, 13)]
 
 
-def test_what_systems_leave_behind_is_no_picture_and_no_photo(counted):
+def test_what_systems_leave_behind_is_no_image_and_no_photo(counted):
     for folder in counted:
         for name in LEFT_BY_SYSTEMS:
             (folder / name).write_bytes(b"\0\5\x16\7")
         (folder / "@eaDir").mkdir()
         (folder / "@eaDir" / "1.png").write_bytes(b"x")
-    assert len(_pictures(counted)) == 12
+    assert len(_images(counted)) == 12
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_files_left_out_of_a_score_are_named(which: int, counted):
     (counted[which] / "more.gif").write_bytes(b"GIF89a")
     with pytest.warns(UserWarning, match=r"are used; left out: more\.gif \(\.gif is not read"):
-        _pictures(counted)
+        _images(counted)
 
 
-def test_a_damaged_picture_made_elsewhere_is_not_ours_to_delete(counted):
-    (counted[1] / "7.png").write_bytes(b"half a picture")
+def test_a_damaged_image_made_elsewhere_is_not_ours_to_delete(counted):
+    (counted[1] / "7.png").write_bytes(b"half an image")
     config = ScoreConfig(reference=str(counted[0]), generated=str(counted[1]), protocol=("miniature",))
     with pytest.raises(UserError, match=r"7\.png.*make it again, or move it elsewhere") as caught:
         score_lines(config)

@@ -26,7 +26,7 @@ TEMPLATE = (
     "{% if part.type == 'image' %}<image> {% else %}{{ part.text }} {% endif %}"
     "{% endfor %}{% endfor %}{% if add_generation_prompt %}answer : {% endif %}"
 )
-WORDS = ("does", "this", "picture", "show", "a", "dog", "in", "the", "snow", "on", "beach", "?", "answer", "yes", "no")
+WORDS = ("does", "this", "image", "show", "a", "dog", "in", "the", "snow", "on", "beach", "?", "answer", "yes", "no")
 WORDS += ("Yes", ":", "photo", "of")
 
 
@@ -93,11 +93,11 @@ def test_the_probability_of_yes_is_the_models_own(vlm, tmp_path):
     """Against a forward pass written out: image tokens, question, answer's first token."""
     asked = load(vlm)
     run = write_run(tmp_path)
-    picture = open_photo(next((run / "images" / "main").glob("*.png")))
+    image = open_photo(next((run / "images" / "main").glob("*.png")))
     question = QUESTIONS["vqa"].ask("a dog in the snow")
-    answer = ask(asked, picture, question, ("yes", "no"))
+    answer = ask(asked, image, question, ("yes", "no"))
     text = TEMPLATE_TEXT.format(question=question)
-    inputs = asked.processor(images=picture, text=text, return_tensors="pt")
+    inputs = asked.processor(images=image, text=text, return_tensors="pt")
     with torch.inference_mode():
         likely = asked.model(**inputs).logits[0, -1].softmax(dim=-1)
     vocabulary = asked.processor.tokenizer.get_vocab()
@@ -111,7 +111,7 @@ TEMPLATE_TEXT = "<image> {question} answer : "
 
 
 def test_a_question_names_the_prompt_and_its_answer_becomes_a_number():
-    assert QUESTIONS["vqa"].ask(" a dog in the snow. ").startswith("Does this picture show a dog in the snow?")
+    assert QUESTIONS["vqa"].ask(" a dog in the snow. ").startswith("Does this image show a dog in the snow?")
     assert QUESTIONS["vqa"].read({"yes": 0.25, "no": 0.5}) == 0.25
     rubric = QUESTIONS["rubric"]
     assert rubric.read({"0": 0.1, "1": 0.1, "2": 0.3, "3": 0.1, "4": 0.2}) == 2
@@ -144,7 +144,7 @@ def test_asked_judges_write_score_lines_and_keep_every_answer(vlm, tmp_path):
     write_set(run, "main", PROMPTS, per_prompt=3)
     task = read_task(config)
     score_task(judge, find_protocols(config, task), task)
-    assert len(read_lines(answers_file(run / "scores.jsonl"))) == 12, "six pictures, two judges, nothing twice"
+    assert len(read_lines(answers_file(run / "scores.jsonl"))) == 12, "six images, two judges, nothing twice"
 
 
 def test_random_weights_are_stamped(vlm):

@@ -50,7 +50,7 @@ SMALLER = {
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run of eight pictures, with masks of its photos, and every judge at a size for tests."""
+    """A run of eight images, with masks of its photos, and every judge at a size for tests."""
     for name, sizes in SMALLER.items():
         monkeypatch.setitem(ENCODERS, name, replace(ENCODERS[name], sizes=ENCODERS[name].sizes | sizes))
     folder = write_run(tmp_path)
@@ -78,11 +78,11 @@ def lines_of(run, **wanted) -> list[dict]:
     return [line for line in read_lines(run / "scores.jsonl") if all(line[key] == wanted[key] for key in wanted)]
 
 
-@pytest.mark.filterwarnings("ignore:masc. no masks for 8 of 8 pictures:UserWarning")
-def test_the_whole_family_scores_eight_pictures_and_every_number_is_stamped(run, capsys):
+@pytest.mark.filterwarnings("ignore:masc. no masks for 8 of 8 images:UserWarning")
+def test_the_whole_family_scores_eight_images_and_every_number_is_stamped(run, capsys):
     score(config_of(run, "all"))
     printed = capsys.readouterr().out
-    assert "RANDOM WEIGHTS" in printed and "s a picture (cpu" in printed
+    assert "RANDOM WEIGHTS" in printed and "s an image (cpu" in printed
     totals = {line["score"]: line for line in lines_of(run, set="main", prompt=None)}
     for name in SETS["wide"]:
         for item in FAMILY[name].scores:
@@ -97,7 +97,7 @@ def test_the_whole_family_scores_eight_pictures_and_every_number_is_stamped(run,
     assert totals["masc_cp"]["pairs"] == 24 and totals["siglip2_t"]["pairs"] == 8
     costs = read_costs(run / "scores.jsonl")
     assert {FAMILY[name].encoder for name in SETS["wide"]} <= costs.keys()
-    assert costs["dinov2/vit-b-14"]["pictures"] == 8 + 3 and costs["dinov2/vit-b-14"]["seconds"] > 0
+    assert costs["dinov2/vit-b-14"]["images"] == 8 + 3 and costs["dinov2/vit-b-14"]["seconds"] > 0
 
 
 def test_a_judge_added_later_leaves_the_other_lines_as_they_are(run):
@@ -124,8 +124,8 @@ def test_prompt_lines_of_the_family_carry_the_prompts_of_the_run(run):
     assert total["value"] == pytest.approx(np.mean([line["value"] for line in per_prompt]), abs=2e-6)
 
 
-def test_masc_leaves_its_prompt_score_out_without_masks_of_the_pictures_and_says_so(run):
-    with pytest.warns(UserWarning, match=r"masc: no masks for 8 of 8 pictures .*delora-sd masks .*main class_word="):
+def test_masc_leaves_its_prompt_score_out_without_masks_of_the_images_and_says_so(run):
+    with pytest.warns(UserWarning, match=r"masc: no masks for 8 of 8 images .*delora-sd masks .*main class_word="):
         score(config_of(run, "masc"))
     assert lines_of(run, score="masc_cp") and not lines_of(run, score="masc_pf")
     write_masks(run / "images" / "main")
@@ -145,7 +145,7 @@ def test_a_changed_mask_changes_the_number(run, tmp_path):
     assert after["inputs"] != before["inputs"] and after["value"] != before["value"]
 
 
-def test_what_a_judge_lacks_is_said_before_a_picture_is_read(run, tmp_path):
+def test_what_a_judge_lacks_is_said_before_a_image_is_read(run, tmp_path):
     for file in (tmp_path / "photos" / "masks").glob("*.png"):
         file.unlink()
     with pytest.raises(UserError, match="no mask for 3 of 3 photos"):

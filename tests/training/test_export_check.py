@@ -12,7 +12,7 @@ from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, Optimizer
 from delora_sd.training import recipe
 
 FP16_LEVELS = 0.5
-"""Rounding to fp16 moves the tiny model's picture by at most so much, mean in steps of 1/255; measured 0.00 to 0.02."""
+"""Rounding to fp16 moves the tiny model's image by at most so much, mean in steps of 1/255; measured 0.00 to 0.02."""
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """What is the same, and how exactly, when the same command runs again. On a CPU, measured on x86-64, torch 2.14:
 
-- another process, another hash seed, other file times: every byte of adapter, checkpoints, pictures and scores;
+- another process, another hash seed, other file times: every byte of adapter, checkpoints, images and scores;
   exports but for the date in their header, events but for the speed.
 - another number of threads (1, 2): sums are split otherwise. After three steps the loss differs by 1e-7 of itself,
   the trained tensors by at most 1e-4;
-- another batch size of the sampler: the same bytes for these two pictures, at most one of 255 levels in general
+- another batch size of the sampler: the same bytes for these two images, at most one of 255 levels in general
   (tests/generation/test_sampler.py);
 - a pack of K subjects and K runs of one: each step's gradients up to their rounding (tests/training/test_packs.py).
 
@@ -57,7 +57,7 @@ def run(folder: Path, *lines: str, threads: int = 1, hash_seed: int = 0) -> Path
 
 @pytest.fixture(scope="module")
 def commands(tiny_sd: Path, photo_folder: Path) -> list[str]:
-    """Three steps of training with class images, two pictures in one batch and one by one, their scores."""
+    """Three steps of training with class images, two images in one batch and one by one, their scores."""
     train = f"train model.base={tiny_sd} data.photos={photo_folder} data.class_word=dog output_dir=rex adapter.rank=4"
     train += " training.num_steps=3 training.checkpoint_every=2 training.log_every=1 training.num_class_images=2"
     draw = "generate rex prompts='a {class_word}' images_per_prompt=2 num_inference_steps=3"
@@ -73,8 +73,8 @@ def run_here(folder: Path, commands: list[str], monkeypatch) -> Path:
     return folder / "rex"
 
 
-def pictures(folder: Path) -> np.ndarray:
-    """(pictures, height, width, 3) by name."""
+def images(folder: Path) -> np.ndarray:
+    """(images, height, width, 3) by name."""
     files = sorted(folder.rglob("*.png"), key=lambda file: file.name)
     return np.stack([np.asarray(Image.open(file), dtype=np.int16) for file in files])
 
@@ -109,7 +109,7 @@ def test_the_same_commands_give_the_same_bytes(commands, tmp_path, monkeypatch):
         sorted(path.read_bytes() for path in (tmp_path / name / "cache").rglob("*.png")) for name in ("first", "second")
     ]
     assert len(cache[0]) == 2 and cache[0] == cache[1]
-    difference = np.abs(pictures(first / "images") - pictures(first.parent / "alone"))
+    difference = np.abs(images(first / "images") - images(first.parent / "alone"))
     assert difference.shape[0] == 2 and difference.max() <= 1  # of 255; one by one against both in a batch
 
 
@@ -133,4 +133,4 @@ def test_two_threads_differ_in_the_last_digits_only(reference, commands, tmp_pat
     for ours, theirs in zip(losses(reference), losses(other), strict=True):
         if "loss" in ours:
             assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-5)
-    assert np.abs(pictures(reference / "images") - pictures(other / "images")).max() <= 2
+    assert np.abs(images(reference / "images") - images(other / "images")).max() <= 2

@@ -167,14 +167,14 @@ OFFERS: dict[str, Offer] = {
     "a checkpoint's optimizer": _state_to_resume_from,
     "a run's settings": in_run("config.yaml", "generate", "{run}", *DRAW),
     "a run's manifest": in_run("manifest.json", "generate", "{run}", *DRAW),
-    "a listing of pictures": in_run("images/*/images.jsonl", "score", "{run}", "protocol=miniature"),
+    "a listing of images": in_run("images/*/images.jsonl", "score", "{run}", "protocol=miniature"),
     "scores": in_run("scores.jsonl", "report", "{run}"),
     "events": in_run("events.jsonl", "report", "{run}"),
-    "a generated picture": in_run("images/*/*.png", "score", "{run}", "protocol=miniature"),
+    "a generated image": in_run("images/*/*.png", "score", "{run}", "protocol=miniature"),
     "a PEFT configuration": as_file("p.json", *TRAIN, "adapter.method=peft", "adapter.peft_config={file}"),
     "a settings file": as_file("my.yaml", "train", "{file}", "output_dir={out}"),
     "prompts": as_file("p.txt", "generate", "{run}", "prompts={file}", *DRAW),
-    "prompts of pictures": as_file(
+    "prompts of images": as_file(
         "p.json", "score", "reference={photos}", "generated={photos}", "prompts={file}", "output={out}"
     ),
     "a photo": as_file("p/1.jpg", *TRAIN, "data.photos={folder}"),
@@ -249,7 +249,7 @@ def test_names_of_layers_never_become_paths(world: World):
 
 
 @pytest.mark.parametrize("name", ["../dog", "..", "/tmp/dog", "a/b"])
-def test_names_given_for_pictures_never_become_paths(name: str, world: World):
+def test_names_given_for_images_never_become_paths(name: str, world: World):
     """Prompts become file names; only plain letters are kept of them."""
     assert main(world.generate(f"prompts={name} {{class_word}}")) == 0
     files = [path for path in world.folder.rglob("*") if path.is_file()]
@@ -262,7 +262,7 @@ def test_messages_hold_no_control_characters(world: World, capsys):
     assert errors.strip("\n").isprintable() and "\\x1b" in errors
 
 
-def test_every_picture_and_text_file_is_opened_with_a_limit():
+def test_every_image_and_text_file_is_opened_with_a_limit():
     from PIL import Image
 
     from delora_sd.config.load import MAX_YAML_BYTES

@@ -66,7 +66,7 @@ class BenchmarkFolder:
         return self.path / "claims"
 
     def base(self, subject: str) -> Path:
-        """The base model's own pictures of a subject's prompts, linked into its cells."""
+        """The base model's own images of a subject's prompts, linked into its cells."""
         return self.path / "base" / subject
 
     @property

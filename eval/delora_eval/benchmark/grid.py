@@ -37,7 +37,7 @@ _FIRST = re.compile(r"first\s+(\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One training and its pictures: a run folder under `cells/`."""
+    """One training and its images: a run folder under `cells/`."""
 
     id: str
     """`<method>-<subject>-s<seed>-<hash>`; the hash covers what decides the adapter (`training_hash`)."""
@@ -46,12 +46,12 @@ class Cell:
     seed: int
     setting: Point = field(default_factory=dict)
     steps: tuple[int, ...] = ()
-    """Checkpoints that are scored, ascending; 0 is the base model. (): pictures made elsewhere."""
+    """Checkpoints that are scored, ascending; 0 is the base model. (): images made elsewhere."""
     path: str | None = None
-    """Folder of pictures made elsewhere, one folder per subject; none: a training."""
+    """Folder of images made elsewhere, one folder per subject; none: a training."""
     prompts: str | None = None
     train: TrainConfig | None = None
-    """None: pictures made elsewhere, or a plan read back for a report."""
+    """None: images made elsewhere, or a plan read back for a report."""
 
     def folder(self, output_dir: Path) -> Path:
         return output_dir / CELLS / self.id

@@ -12,7 +12,7 @@ from delora_sd.errors import UserError, nearest_name
 from delora_sd.settings import TrainConfig
 
 IMAGES = "images"
-"""`method: images`: pictures made elsewhere, judged in the same table."""
+"""`method: images`: images made elsewhere, judged in the same table."""
 
 FACTOR = "factor"
 """Name of the axis that `factors` add to a setting."""
@@ -40,7 +40,7 @@ class MethodEntry:
     tune_points: tuple[Point, ...]
     scaled: tuple[str, ...]
     path: str | None = None
-    """`method: images`: folder with one folder of pictures per subject; none: a training."""
+    """`method: images`: folder with one folder of images per subject; none: a training."""
     prompts: str | None = None
 
 

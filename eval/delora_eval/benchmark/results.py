@@ -14,7 +14,7 @@ DECIDING_SCORE = "dino"
 """What `best_step_...` rules maximise: they are about subject fidelity, as in the paper's line."""
 
 CLASS_SCORES = ("drift_dino", "drift_clip_i", "pres")
-"""What pictures of class prompts, without the identifier, are for."""
+"""What images of class prompts, without the identifier, are for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Result:
     cell: Cell
     protocol: str
     step: int | None
-    """None: pictures made elsewhere, or a different step for each prompt."""
+    """None: images made elsewhere, or a different step for each prompt."""
     totals: dict[str, PairMean]
     by_prompt: dict[str, dict[int, PairMean]]
     prompts: dict[int, str]
@@ -98,7 +98,7 @@ def _result(cell: Cell, protocol: str, lines: list[ScoreLine]) -> Result:
 
 
 def _with_class_scores(result: Result, cell: Cell, sets: dict[tuple[str, str], list[ScoreLine]]) -> Result:
-    """Drift and PRES of the same step stand in another picture set: that of the class prompts."""
+    """Drift and PRES of the same step stand in another image set: that of the class prompts."""
     found = {
         line.score: line.mean
         for (protocol, _), lines in sets.items()

@@ -56,7 +56,7 @@ class BenchmarkConfig:
     """Settings of every training that differ from the defaults (`delora-sd train --help`), nested or dotted."""
     methods: dict[str, Any] = field(default_factory=dict)
     """{name: settings}. A name that is a method needs none; else give adapter.method or a `preset` (YAML file).
-    Beside training settings: `label`, `matrix`, `tune`, `scaled`. Pictures made elsewhere, one folder per subject:
+    Beside training settings: `label`, `matrix`, `tune`, `scaled`. Images made elsewhere, one folder per subject:
     {method: images, path: FOLDER, prompts: FILE}. Any PEFT method: adapter.method: peft, adapter.peft_config: FILE."""
     subjects: tuple[str, ...] = ("all",)
     """Names, `all`, or `first N` of the dataset's alphabetical list."""
@@ -79,10 +79,10 @@ class BenchmarkConfig:
     """Photos that tables and figures lead with. trained: those the subject was learned from, as the paper does.
     held_out: those it was not (train.data.hold_out). both: side by side."""
     copy_risk: bool = False
-    """Also look for whole photos and parts of them in the pictures (`delora-sd score --help`)."""
+    """Also look for whole photos and parts of them in the images (`delora-sd score --help`)."""
     tune: TuneConfig = field(default_factory=TuneConfig)
     generate: dict[str, Any] = field(default_factory=dict)
-    """Settings of the pictures that differ from the defaults (`delora-sd generate --help`)."""
+    """Settings of the images that differ from the defaults (`delora-sd generate --help`)."""
     drift: bool = True
     """Also generate the class prompts, without the identifier, with adapter and base: what was forgotten."""
     protocol: tuple[str, ...] = ("auto",)
@@ -97,7 +97,7 @@ class BenchmarkConfig:
     weight_norms: bool = False
     """Fig. 4: mean column norms of the base model's projections, by block. Needs no cells."""
     sheet_prompts: tuple[int, ...] = (0, 4, 10, 18)
-    """Prompt numbers shown in the picture sheets; a list without them shows its first ones."""
+    """Prompt numbers shown in the image sheets; a list without them shows its first ones."""
     pack: str = "auto"
     """Cells trained in one batch: a number, or auto (the largest that fits, at most 30)."""
     launcher: Literal["local", "accelerate", "ray"] = "local"
@@ -117,7 +117,7 @@ class StatusConfig:
 
 
 def generate_settings(config: BenchmarkConfig) -> GenerateConfig:
-    """Returns the settings every picture of the table shares.
+    """Returns the settings every image of the table shares.
 
     Raises:
         UserError: unknown settings, or those that the grid decides.

@@ -9,10 +9,10 @@ from delora_eval.choice.curve import curve_figure
 from delora_eval.choice.prompts import SEED_OFFSET, split_prompts
 from delora_eval.choice.rule import Candidate, by_image, judge_candidates, leave_one_out, pick
 from delora_eval.scoring.assemble import Options, embed_subject
+from delora_eval.scoring.image_sets import JudgedSet, read_folder_sets
 from delora_eval.scoring.judges.embedding import Judge, use_weights
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol
 from delora_eval.scoring.measures import metrics
-from delora_eval.scoring.picture_sets import PictureSet, read_folder_sets
 from delora_eval.settings import ChooseConfig
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.config.overlay import with_settings
@@ -87,7 +87,7 @@ def choose_step(config: ChooseConfig, generate: Generate, judge: Judge) -> Choic
         prompts=asked.prompts,
         seeds=tuple(range(asked.seed, asked.seed + asked.images_per_prompt)),
         is_random=any(weights.is_random for weights in judge.weights.values())
-        or any(pictures.random_weights for pictures in sets.values()),
+        or any(images.random_weights for images in sets.values()),
         candidates=tuple(candidates),
     )
     write_choice(run, choice)
@@ -171,7 +171,7 @@ def _requests(config: ChooseConfig, run: RunFolder, train: TrainConfig, subject:
     )
 
 
-def _draw(generate: Generate, asked: GenerateConfig, subject: Subject, train: TrainConfig) -> PictureSet:
+def _draw(generate: Generate, asked: GenerateConfig, subject: Subject, train: TrainConfig) -> JudgedSet:
     folder = generate(asked)
     sets = read_folder_sets(folder, [subject.name], identifier=train.data.identifier, prompts=None)
     if len(sets) != 1 or not sets[0].names_subject:
@@ -180,14 +180,14 @@ def _draw(generate: Generate, asked: GenerateConfig, subject: Subject, train: Tr
 
 
 def _score(
-    judge: Judge, protocol: Protocol, subject: Subject, sets: dict[int, PictureSet], identifier: str
+    judge: Judge, protocol: Protocol, subject: Subject, sets: dict[int, JudgedSet], identifier: str
 ) -> list[Candidate]:
     subjects, prompts, trained = {}, {}, {}
     for step, drawn in sets.items():
-        ordered = sorted(drawn.pictures, key=lambda picture: (picture.prompt_index, picture.seed))
-        keys = [f"{picture.prompt_index}/{picture.seed}" for picture in ordered]
+        ordered = sorted(drawn.images, key=lambda image: (image.prompt_index, image.seed))
+        keys = [f"{image.prompt_index}/{image.seed}" for image in ordered]
         embed = embed_subject(judge, protocol, subject, ordered, options=Options(identifier=identifier))
-        images = embed.pictures
+        images = embed.images
         unseen = embed.held_out_dino
         likeness = (
             leave_one_out(embed.photos_dino, images.dino)

@@ -71,7 +71,7 @@ def _masks(config: settings.MasksConfig) -> None:
 
 COMMANDS = {
     "score": Command(
-        summary="Score pictures against photos: DINO, CLIP-I, CLIP-T, diversity, copies, drift.",
+        summary="Score images against photos: DINO, CLIP-I, CLIP-T, diversity, copies, drift.",
         config=settings.ScoreConfig,
         run=_score,
         positional=("run",),

@@ -8,8 +8,8 @@ from pathlib import Path
 from delora_eval.benchmark.methods import FACTOR
 from delora_eval.benchmark.report.figures import steps_figure, sweep_figure
 from delora_eval.benchmark.report.map_figure import map_figure
-from delora_eval.benchmark.report.pictures import Sheet, build_sheets
 from delora_eval.benchmark.report.rows import BOOTSTRAP_SEED, Row, RowScore
+from delora_eval.benchmark.report.sheets import Sheet, build_sheets
 from delora_eval.benchmark.report.view import ProtocolView, View, row_distances
 from delora_eval.pages.drawing import Drawing
 from delora_eval.pages.tables import Table
@@ -21,12 +21,12 @@ SCORES = ("dino", "context_accuracy")
 
 EARLY_STEPS = (1, 2, 5, 20)
 SHEETS = 3
-"""Subjects whose pictures are shown: the first by name, not the best."""
+"""Subjects whose images are shown: the first by name, not the best."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """Generated pictures in rows and columns, as one PNG."""
+class Images:
+    """Generated images in rows and columns, as one PNG."""
 
     name: str
     caption: str
@@ -44,7 +44,7 @@ class Claim:
     findings: tuple[str, ...]
     table: Table
     drawings: tuple[Drawing, ...] = ()
-    pictures: tuple[Pictures, ...] = ()
+    images: tuple[Images, ...] = ()
 
 
 def search(view: View) -> Claim:
@@ -69,7 +69,7 @@ def best_settings(view: View) -> Claim:
         verdict=_not_below(gaps),
         findings=tuple(gap.text for gap in gaps),
         table=_score_table("Every method at its best rate", list(rows.values()), view.main),
-        pictures=tuple(_over_prompts(view, sheet, (1,)) for sheet in build_sheets(view)[:SHEETS]),
+        images=tuple(_over_prompts(view, sheet, (1,)) for sheet in build_sheets(view)[:SHEETS]),
     )
 
 
@@ -85,7 +85,7 @@ def learning_rates(view: View) -> Claim:
         findings=tuple(gap.text for gap in gaps),
         table=_score_table("Against the learning rate", view.main.rows, view.main),
         drawings=(sweep_figure(view, view.main, SCORES),),
-        pictures=(_over_prompts(view, build_sheets(view)[-1], tuple(raised)),),
+        images=(_over_prompts(view, build_sheets(view)[-1], tuple(raised)),),
     )
 
 
@@ -96,7 +96,7 @@ def prolonged(view: View) -> Claim:
     growth = [f"{_growth(view, row, early, late):.2f}× for {row.label}" for row in rows.values()]
     return Claim(
         number="C3",
-        text="In prolonged training LoRA and DoRA drift away and lose their pictures; DeLoRA keeps them (Figs. 3, 8).",
+        text="In prolonged training LoRA and DoRA drift away and lose their images; DeLoRA keeps them (Figs. 3, 8).",
         verdict=_above(gaps),
         findings=(
             f"from step {early} to {late} the distance from the pretrained weights grows {', '.join(growth)}",
@@ -105,7 +105,7 @@ def prolonged(view: View) -> Claim:
         ),
         table=_steps_table(view),
         drawings=(steps_figure(view, view.main, SCORES),),
-        pictures=tuple(_over_steps(sheet) for sheet in build_sheets(view) if sheet.over_steps)[:SHEETS],
+        images=tuple(_over_steps(sheet) for sheet in build_sheets(view) if sheet.over_steps)[:SHEETS],
     )
 
 
@@ -294,9 +294,9 @@ def _subject(row: Row) -> float:
     return row.scores["dino"].subjects.mean
 
 
-def _over_steps(sheet: Sheet) -> Pictures:
+def _over_steps(sheet: Sheet) -> Images:
     names = ", ".join(strip.title for strip in sheet.strips)
-    return Pictures(
+    return Images(
         name=f"steps_{sheet.subject}",
         caption=f"{sheet.subject}, {sheet.strips[0].tiles[-1].prompt}. Rows: {names}. "
         f"Columns: {', '.join(sheet.columns)}. Lowest seed, not chosen.",
@@ -304,11 +304,11 @@ def _over_steps(sheet: Sheet) -> Pictures:
     )
 
 
-def _over_prompts(view: View, sheet: Sheet, factors: tuple[float, ...]) -> Pictures:
+def _over_prompts(view: View, sheet: Sheet, factors: tuple[float, ...]) -> Images:
     """The subject's photos, then a row per method and factor with the same prompts and seed."""
     shown = {row.title for row in view.main.rows if row.setting[FACTOR] in factors}
     strips = [strip for strip in sheet.strips if strip.title in shown]
-    return Pictures(
+    return Images(
         name=f"prompts_{sheet.subject}_x{'_'.join(f'{factor:g}' for factor in factors)}",
         caption=f"{sheet.subject}. First row: its photos. Then {', '.join(strip.title for strip in strips)}: "
         f"{'; '.join(sheet.columns)}. Lowest seed, not chosen.",

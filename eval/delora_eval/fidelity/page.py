@@ -1,4 +1,4 @@
-"""docs/FIDELITY.md and its pictures, from the claims and their answers."""
+"""docs/FIDELITY.md and its images, from the claims and their answers."""
 
 import io
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from delora_eval.benchmark.report.view import View
-from delora_eval.fidelity.claims import CLAIMS, Claim, Pictures
+from delora_eval.fidelity.claims import CLAIMS, Claim, Images
 from delora_eval.pages.tables import render_markdown
 from delora_sd.data.photos import open_photo
 from delora_sd.files.run_folder import write_bytes, write_text
@@ -15,12 +15,12 @@ from delora_sd.files.run_folder import write_bytes, write_text
 TILE_PX, GAP_PX = 64, 3
 
 
-def write_page(views: dict[str, View], page: Path, pictures: Path, machine: str) -> None:
-    """Writes the page and its pictures; `views` maps a study's name to its finished benchmark."""
+def write_page(views: dict[str, View], page: Path, images: Path, machine: str) -> None:
+    """Writes the page and its images; `views` maps a study's name to its finished benchmark."""
     claims = [make(views[name]) for name, makes in CLAIMS.items() if name in views for make in makes]
     lines = [*_head(views, claims, machine)]
     for claim in claims:
-        lines += _section(claim, pictures, page.parent)
+        lines += _section(claim, images, page.parent)
     write_text(page, "\n".join(lines).rstrip() + "\n")
 
 
@@ -38,8 +38,8 @@ def _head(views: dict[str, View], claims: Sequence[Claim], machine: str) -> list
         f" ({', '.join(view.subjects)}) and {len({cell.seed for cell in view.cells})} seeds, 25 prompts each;",
         "settings were searched on three other subjects. Intervals are 95% bootstrap intervals over subjects, of means",
         "over seeds; a difference is called one only when its paired interval leaves out 0, uncorrected for the number",
-        "of comparisons. *Subject* is mini-DINO (1: the same picture, about 0: a stranger), *context* the share of",
-        "pictures whose own prompt mini-CLIP picks out of the list.",
+        "of comparisons. *Subject* is mini-DINO (1: the same image, about 0: a stranger), *context* the share of",
+        "images whose own prompt mini-CLIP picks out of the list.",
         f"Real photos of these subjects among themselves: {view.main.real['dino']:.3f}.",
         "",
         f"Made by `python -m delora_eval.fidelity` ({machine}; {versions}).",
@@ -51,25 +51,25 @@ def _head(views: dict[str, View], claims: Sequence[Claim], machine: str) -> list
     ]
 
 
-def _section(claim: Claim, pictures: Path, folder: Path) -> list[str]:
+def _section(claim: Claim, images: Path, folder: Path) -> list[str]:
     lines = [f"## {claim.number}: {claim.text}", "", f"**{claim.verdict}.**", ""]
     lines += [*(f"- {finding}" for finding in claim.findings), *([""] if claim.findings else [])]
     for drawing in claim.drawings:
-        file = pictures / f"fidelity_{claim.number.lower()}_{drawing.name}.png"
+        file = images / f"fidelity_{claim.number.lower()}_{drawing.name}.png"
         write_bytes(file, drawing.png)
         lines += [f"![{drawing.title}]({file.relative_to(folder)})", "", f"*{drawing.caption}*", ""]
-    for shown in claim.pictures:
-        file = pictures / f"fidelity_{shown.name}.png"
+    for shown in claim.images:
+        file = images / f"fidelity_{shown.name}.png"
         write_bytes(file, _montage(shown))
         lines += [f"![{shown.caption.partition('.')[0]}]({file.relative_to(folder)})", "", f"*{shown.caption}*", ""]
     return [*lines, render_markdown(claim.table)]
 
 
-def _montage(pictures: Pictures) -> bytes:
+def _montage(images: Images) -> bytes:
     pitch = TILE_PX + GAP_PX
-    columns = max(len(row) for row in pictures.rows)
-    canvas = Image.new("RGB", (columns * pitch - GAP_PX, len(pictures.rows) * pitch - GAP_PX), "white")
-    for y, row in enumerate(pictures.rows):
+    columns = max(len(row) for row in images.rows)
+    canvas = Image.new("RGB", (columns * pitch - GAP_PX, len(images.rows) * pitch - GAP_PX), "white")
+    for y, row in enumerate(images.rows):
         for x, file in enumerate(row):
             if file is not None:
                 tile = open_photo(file).resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)

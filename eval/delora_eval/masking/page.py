@@ -22,12 +22,12 @@ def render_overlays(title: str, shown: Sequence[tuple[Path, Path | None, str]]) 
 
 
 def _overlay(photo: Path, mask: Path | None) -> Thumbnail:
-    picture = open_photo(photo)
-    if max(picture.size) > LONGEST_PX:
-        picture.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
-    pixels = np.asarray(picture, dtype=np.float64)
+    image = open_photo(photo)
+    if max(image.size) > LONGEST_PX:
+        image.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image, dtype=np.float64)
     if mask is not None:
-        grey = (open_alpha(photo) if mask == photo else open_photo(mask)).convert("L").resize(picture.size)
+        grey = (open_alpha(photo) if mask == photo else open_photo(mask)).convert("L").resize(image.size)
         kept = np.asarray(grey, dtype=np.float64)[..., None] / 255
         pixels = kept * pixels + (1 - kept) * (_DIMMED * pixels + (1 - _DIMMED) * _TINT)
     return to_thumbnail(Image.fromarray(pixels.round().astype(np.uint8)), LONGEST_PX)

@@ -1,4 +1,4 @@
-"""Pictures as data URIs: a page with its pictures inside needs no other file."""
+"""Images as data URIs: a page with its images inside needs no other file."""
 
 import base64
 import io
@@ -13,14 +13,14 @@ from delora_sd.data.photos import open_photo
 from delora_sd.errors import UserError
 
 SMALL_PX = 128
-"""Pictures up to this size (the miniature's) are embedded without loss and shown with sharp pixels."""
+"""Images up to this size (the miniature's) are embedded without loss and shown with sharp pixels."""
 
 NUM_READERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thumbnail:
-    """A picture inside the page."""
+    """An image inside the page."""
 
     uri: str
     """Empty when the file is missing or damaged."""
@@ -40,23 +40,21 @@ def make_thumbnails(files: Sequence[Path], longest_px: int) -> list[Thumbnail]:
 
 def make_thumbnail(file: Path, longest_px: int) -> Thumbnail:
     try:
-        picture = open_photo(file)
+        image = open_photo(file)
     except UserError:
         return MISSING
-    return to_thumbnail(picture, longest_px)
+    return to_thumbnail(image, longest_px)
 
 
-def to_thumbnail(picture: Image.Image, longest_px: int) -> Thumbnail:
-    """Returns a picture that exists only in memory, made small enough."""
-    is_small = max(picture.size) <= SMALL_PX
+def to_thumbnail(image: Image.Image, longest_px: int) -> Thumbnail:
+    """Returns an image that exists only in memory, made small enough."""
+    is_small = max(image.size) <= SMALL_PX
     if not is_small:
-        picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
-    return Thumbnail(
-        uri=_to_uri(picture, lossless=is_small), width=picture.width, height=picture.height, is_small=is_small
-    )
+        image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+    return Thumbnail(uri=_to_uri(image, lossless=is_small), width=image.width, height=image.height, is_small=is_small)
 
 
-def _to_uri(picture: Image.Image, *, lossless: bool) -> str:
+def _to_uri(image: Image.Image, *, lossless: bool) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", lossless=lossless, quality=84, method=4)
+    image.save(buffer, format="WEBP", lossless=lossless, quality=84, method=4)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

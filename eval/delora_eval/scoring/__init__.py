@@ -1,1 +1,1 @@
-"""Pictures and photos in, score lines out."""
+"""Images and photos in, score lines out."""

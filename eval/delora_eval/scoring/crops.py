@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from delora_eval.scoring.judges.embedding import Judge, hash_files, use_encoder
-from delora_eval.scoring.judges.encoders import see_pictures
+from delora_eval.scoring.judges.encoders import see_images
 from delora_eval.scoring.judges.preprocessing import prepare
 from delora_eval.scoring.judges.protocols import View
 from delora_sd.data.photos import open_photo
@@ -41,23 +41,23 @@ def _see_file(judge: Judge, file: Path, key: str, view: View) -> None:
     """Puts the windows' vectors, (W, D) per size, beside those of whole images."""
     encoder = use_encoder(judge, view.encoder)
     preprocessing = view.preprocessing or encoder.preprocessing
-    picture = open_photo(file)
-    windows = [_cut(picture, side, *place) for side in SIDES for place in window_boxes(side)]
+    image = open_photo(file)
+    windows = [_cut(image, side, *place) for side in SIDES for place in window_boxes(side)]
     prepared = torch.from_numpy(np.stack([prepare(window, preprocessing) for window in windows]))
-    vectors = torch.cat([see_pictures(encoder, part) for part in prepared.split(judge.config.batch_size)])
+    vectors = torch.cat([see_images(encoder, part) for part in prepared.split(judge.config.batch_size)])
     counts = [len(window_boxes(side)) for side in SIDES]
     for side, own in zip(SIDES, vectors.split(counts), strict=True):
         judge.vectors[_key(key, side), view] = own
 
 
-def _cut(picture: Image.Image, side: float, left: float, top: float) -> Image.Image:
+def _cut(image: Image.Image, side: float, left: float, top: float) -> Image.Image:
     """One window; on an image that is not square the windows spread over the longer side too."""
     if side == 1:
-        return picture
-    length = max(1, round(min(picture.size) * side))
-    x = round(left / (1 - side) * (picture.width - length))
-    y = round(top / (1 - side) * (picture.height - length))
-    return picture.crop((x, y, x + length, y + length))
+        return image
+    length = max(1, round(min(image.size) * side))
+    x = round(left / (1 - side) * (image.width - length))
+    y = round(top / (1 - side) * (image.height - length))
+    return image.crop((x, y, x + length, y + length))
 
 
 def _key(file_hash: str, side: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from delora_eval.scoring.judges.embedding import Judge, embed_pictures, use_weights
+from delora_eval.scoring.judges.embedding import Judge, embed_images, use_weights
 from delora_eval.scoring.judges.protocols import PUBLISHED_REAL_ROWS, Protocol, combinations
 from delora_eval.scoring.measures.measure import measure_ceiling
 from delora_eval.scoring.measures.metrics import PairMean, pool
@@ -55,7 +55,7 @@ def real_rows(judge: Judge, subjects: Sequence[Subject], protocols: Sequence[Pro
     num_photos = sum(len(subject.photos) for subject in subjects)
     with ProgressDisplay("real photos", total=num_photos, unit="photos") as progress:
         for subject in subjects:
-            embed_pictures(judge, subject.photos, views)
+            embed_images(judge, subject.photos, views)
             progress.advance(len(subject.photos))
     return [_real_row(judge, subjects, protocol) for protocol in protocols]
 
@@ -76,7 +76,7 @@ def render_rows(rows: Sequence[RealRow], *, is_random: bool) -> str:
 def _real_row(judge: Judge, subjects: Sequence[Subject], protocol: Protocol) -> RealRow:
     means: dict[str, list[PairMean]] = {"real_dino": [], "real_clip_i": []}
     for subject in subjects:
-        dino, clip = embed_pictures(judge, subject.photos, [protocol.dino, protocol.clip])
+        dino, clip = embed_images(judge, subject.photos, [protocol.dino, protocol.clip])
         for score in measure_ceiling(dino, clip, keeps_self_pairs=protocol.keeps_self_pairs):
             means[score.name].append(score.total)
     dino, clip_i = (pool(means[name], protocol.pooling) for name in ("real_dino", "real_clip_i"))

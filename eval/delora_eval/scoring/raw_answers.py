@@ -1,4 +1,4 @@
-"""What asked models said, word for word, beside the scores: `score_answers.jsonl`, a line per picture and question."""
+"""What asked models said, word for word, beside the scores: `score_answers.jsonl`, a line per image and question."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ def answers_file(scores: Path) -> Path:
 
 
 def write_answers(judge: Judge, task: Task) -> None:
-    """Adds the answers about the task's pictures; those of the same model, judge, picture and prompt are replaced."""
+    """Adds the answers about the task's images; those of the same model, judge, image and prompt are replaced."""
     fresh = _answers(judge, task)
     if not fresh:
         return
@@ -25,8 +25,8 @@ def write_answers(judge: Judge, task: Task) -> None:
 
 
 def _answers(judge: Judge, task: Task) -> list[dict[str, Any]]:
-    pictures = [picture.file for group in task.groups for pictures in group for picture in pictures.pictures]
-    names = dict(zip(hash_files(judge, pictures), pictures, strict=True))
+    images = [image.file for group in task.groups for images in group for image in images.images]
+    names = dict(zip(hash_files(judge, images), images, strict=True))
     lines = []
     for place, answer in judge.kept.items():
         if place[:2] != (VLM, "answer") or place[3] not in names:
@@ -37,7 +37,7 @@ def _answers(judge: Judge, task: Task) -> list[dict[str, Any]]:
             {
                 "judge": name,
                 "file": f"{file.parent.name}/{file.name}",
-                "picture": key,
+                "image": key,
                 "prompt": prompt,
                 "question": answer.question,
                 "answer": answer.said,
@@ -51,4 +51,4 @@ def _answers(judge: Judge, task: Task) -> list[dict[str, Any]]:
 
 
 def _place(line: dict[str, Any]) -> tuple:
-    return tuple(line.get(key) for key in ("judge", "picture", "prompt", "encoder", "weights"))
+    return tuple(line.get(key) for key in ("judge", "image", "prompt", "encoder", "weights"))

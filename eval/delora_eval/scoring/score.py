@@ -1,8 +1,8 @@
-"""`delora-sd score`: pictures and photos in, scores.jsonl out. Scored again only when something changed.
+"""`delora-sd score`: images and photos in, scores.jsonl out. Scored again only when something changed.
 
 One line per (set, protocol, score): its total (`prompt` null) and one line per prompt; over several subjects also the
 pooled total (`subject` null). Every line carries what its number depends on: `protocol`, `encoder`, `weights` (hash),
-`pairs`, `images`, `photos`, `random_weights` (of the encoder), `random_base` (of the model that drew the pictures),
+`pairs`, `images`, `photos`, `random_weights` (of the encoder), `random_base` (of the model that drew the images),
 `inputs` (fingerprint of all of it), and for some scores `threshold`, `candidates`, `real_gap` or `copies`.
 """
 
@@ -15,13 +15,13 @@ from typing import Any
 from delora_eval.scoring.costs import Spent, add_costs, spent_so_far
 from delora_eval.scoring.crops import SIDES
 from delora_eval.scoring.groups import Scored, score_group, score_photos
+from delora_eval.scoring.image_sets import JudgedSet
 from delora_eval.scoring.judges.embedding import Judge, hash_files, use_weights
 from delora_eval.scoring.judges.family import CLASSIC, FAMILY, JUDGE_OF
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol, modify
 from delora_eval.scoring.judges.vlm.questions import QUESTIONS
 from delora_eval.scoring.measures.measure import Score
 from delora_eval.scoring.measures.metrics import SCORES, PairMean, pool
-from delora_eval.scoring.picture_sets import PictureSet
 from delora_eval.scoring.raw_answers import write_answers
 from delora_eval.scoring.score_lines import read_scores
 from delora_eval.scoring.task import Task, read_task
@@ -99,7 +99,7 @@ def _write(judge: Judge, task: Task, lines: list[dict[str, Any]], spent: Spent) 
 
 
 def check_judges(judge: Judge, protocols: Sequence[Protocol], task: Task) -> None:
-    """Raises UserError for missing weights, masks or models to ask, before any picture is read."""
+    """Raises UserError for missing weights, masks or models to ask, before any image is read."""
     for name in task.options.judges:
         if name == CLASSIC:
             for protocol in protocols:
@@ -120,7 +120,7 @@ def _update(
     judge_name: str,
     protocol: Protocol,
     task: Task,
-    group: tuple[PictureSet, ...],
+    group: tuple[JudgedSet, ...],
 ) -> list[dict[str, Any]]:
     """Returns the lines with this judge's on this group up to date; the empty group is the photos themselves."""
     name = group[0].name if group else REFERENCE_SET
@@ -136,9 +136,7 @@ def _update(
     return [line for line in lines if line not in old] + fresh
 
 
-def _score(
-    judge: Judge, judge_name: str, protocol: Protocol, task: Task, group: tuple[PictureSet, ...]
-) -> list[Scored]:
+def _score(judge: Judge, judge_name: str, protocol: Protocol, task: Task, group: tuple[JudgedSet, ...]) -> list[Scored]:
     options, subjects = task.options, task.subjects
     if judge_name != CLASSIC:
         if group:
@@ -149,11 +147,11 @@ def _score(
     return score_photos(judge, protocol, list(subjects.values()))
 
 
-def _fingerprint(judge: Judge, judge_name: str, protocol: Protocol, task: Task, group: Sequence[PictureSet]) -> str:
+def _fingerprint(judge: Judge, judge_name: str, protocol: Protocol, task: Task, group: Sequence[JudgedSet]) -> str:
     """Returns the hash of everything the group's numbers depend on."""
     lpips = task.options.lpips_weights
-    base = [picture for pictures in task.base_sets if group for picture in pictures.pictures]
-    own = [picture for pictures in group for picture in pictures.pictures]
+    base = [image for images in task.base_sets if group for image in images.images]
+    own = [image for images in group for image in images.images]
     facts = {
         "version": SCORES_VERSION,
         "protocol": repr(protocol),
@@ -161,10 +159,10 @@ def _fingerprint(judge: Judge, judge_name: str, protocol: Protocol, task: Task, 
         "photos": {name: hash_files(judge, subject.photos) for name, subject in task.subjects.items()},
         "classes": {name: (subject.class_word, subject.is_live) for name, subject in task.subjects.items()},
         "pictures": [
-            (key, picture.prompt, picture.text, picture.seed)
-            for key, picture in zip(hash_files(judge, [picture.file for picture in own]), own, strict=True)
+            (key, image.prompt, image.text, image.seed)
+            for key, image in zip(hash_files(judge, [image.file for image in own]), own, strict=True)
         ],
-        "base": hash_files(judge, [picture.file for picture in base]),
+        "base": hash_files(judge, [image.file for image in base]),
         "copy_similarity": task.options.copy_similarity,
         "lpips": hash_file(lpips) if lpips else None,
     }
@@ -177,7 +175,7 @@ def _fingerprint(judge: Judge, judge_name: str, protocol: Protocol, task: Task, 
     if task.options.finds_copies and group:
         facts["windows"] = SIDES
     if judge_name != CLASSIC:
-        facts |= _family_facts(judge, judge_name, task, [picture.file for picture in own])
+        facts |= _family_facts(judge, judge_name, task, [image.file for image in own])
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -188,7 +186,7 @@ def _encoders(judge_name: str, protocol: Protocol) -> tuple[str, ...]:
 
 
 def _family_facts(judge: Judge, judge_name: str, task: Task, files: list[Path]) -> dict[str, Any]:
-    """Returns what a judge of the family depends on beside pictures and weights: its view, and the masks it reads."""
+    """Returns what a judge of the family depends on beside images and weights: its view, and the masks it reads."""
     facts: dict[str, Any] = {"judge": repr(FAMILY[judge_name])}
     if judge_name in QUESTIONS:
         facts["question"] = repr(QUESTIONS[judge_name])
@@ -200,12 +198,12 @@ def _family_facts(judge: Judge, judge_name: str, task: Task, files: list[Path]) 
     return facts
 
 
-def _origin(group: Sequence[PictureSet]) -> dict[str, Any]:
-    """Returns where the pictures come from."""
+def _origin(group: Sequence[JudgedSet]) -> dict[str, Any]:
+    """Returns where the images come from."""
     if not group:
         return {"step": None, "strength": None, "base": None, "random_base": False}
     first = group[0]
-    random_base = any(pictures.random_weights for pictures in group)
+    random_base = any(images.random_weights for images in group)
     return {"step": first.step, "strength": first.strength, "base": first.base, "random_base": random_base}
 
 

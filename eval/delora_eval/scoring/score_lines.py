@@ -59,7 +59,7 @@ class ScoreLine:
     threshold: float | None
     candidates: int | None
     copies: tuple[dict[str, Any], ...]
-    """Of `copy_risk`: the pictures it counts, each with the photo it repeats, as `groups` writes them."""
+    """Of `copy_risk`: the images it counts, each with the photo it repeats, as `groups` writes them."""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "ScoreLine":
@@ -87,7 +87,7 @@ def read_score_lines(file: Path) -> list[ScoreLine]:
     return [ScoreLine.of(record) for record in read_scores(file)]
 
 
-_COPY_FIELDS = {"picture": str, "photo": str, "similarity": float, "threshold": float, "side": float}
+_COPY_FIELDS = {"image": str, "photo": str, "similarity": float, "threshold": float, "side": float}
 
 
 def read_scores(file: Path) -> list[dict[str, Any]]:
@@ -109,11 +109,11 @@ def read_scores(file: Path) -> list[dict[str, Any]]:
 
 
 def _check_copies(copies: Any, source: str, advice: str) -> None:
-    """Raises UserError when a listed copy is not a picture's name beside a photo's: both are looked for in folders."""
+    """Raises UserError when a listed copy is not an image's name beside a photo's: both are looked for in folders."""
     if not isinstance(copies, list):
         raise UserError(f"{source}: 'copies' is no list; {advice}")
     for copy in copies:
         check_record(copy, _COPY_FIELDS, source=f"{source}: a copy", advice=advice)
-        for name in (copy["picture"], copy["photo"]):
+        for name in (copy["image"], copy["photo"]):
             if not is_plain_name(name):
-                raise UserError(f"{source}: '{name[:80]}' is no name of a picture in its folder; {advice}")
+                raise UserError(f"{source}: '{name[:80]}' is no name of an image in its folder; {advice}")

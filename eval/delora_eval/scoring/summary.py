@@ -34,7 +34,7 @@ def render_scores(lines: Sequence[dict[str, Any]]) -> str:
     totals = [line for line in lines if line["prompt"] is None]
     if any(line["subject"] is None for line in totals):
         totals = [line for line in totals if line["subject"] is None]
-    header = ("set", "protocol", "score", "value", "pairs", "pictures", "encoder", "weights")
+    header = ("set", "protocol", "score", "value", "pairs", "images", "encoder", "weights")
     rows = [header, *(_cells(line) for line in totals)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     text = "\n".join(
@@ -45,7 +45,7 @@ def render_scores(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def check_table(table: str | None) -> None:
-    """Raises UserError, before any picture is read, for a table of a kind nobody writes."""
+    """Raises UserError, before any image is read, for a table of a kind nobody writes."""
     if table is not None and Path(table).suffix.lower() not in (".csv", ".json"):
         raise UserError(f"table={table}: expected a file that ends in .csv or .json")
 

@@ -1,11 +1,11 @@
-"""What one `score` command looks at: subjects, photos and picture sets, from a run folder or from two folders."""
+"""What one `score` command looks at: subjects, photos and image sets, from a run folder or from two folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from delora_eval.scoring.assemble import Options
+from delora_eval.scoring.image_sets import JudgedSet, read_folder_sets, read_reference, read_run_sets
 from delora_eval.scoring.judges.family import judge_names
-from delora_eval.scoring.picture_sets import PictureSet, read_folder_sets, read_reference, read_run_sets
 from delora_eval.settings import ScoreConfig
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.held_out import load_run_subject
@@ -21,18 +21,18 @@ class Task:
     """All that one `score` command looks at."""
 
     subjects: dict[str, Subject]
-    groups: tuple[tuple[PictureSet, ...], ...]
+    groups: tuple[tuple[JudgedSet, ...], ...]
     """Sets that are scored together, one per subject."""
     options: Options
     output: Path
 
     @property
     def base(self) -> str | None:
-        return next((pictures.base for group in self.groups for pictures in group if pictures.base), None)
+        return next((images.base for group in self.groups for images in group if images.base), None)
 
     @property
-    def base_sets(self) -> list[PictureSet]:
-        return [pictures for group in self.groups for pictures in group if pictures.is_base]
+    def base_sets(self) -> list[JudgedSet]:
+        return [images for group in self.groups for images in group if images.is_base]
 
 
 def read_task(config: ScoreConfig) -> Task:
@@ -42,7 +42,7 @@ def read_task(config: ScoreConfig) -> Task:
         return _read_run(config)
     if config.run is None and None not in folders:
         return _read_folders(config)
-    raise UserError("what to score: give a run folder, or both reference=PHOTOS and generated=PICTURES")
+    raise UserError("what to score: give a run folder, or both reference=PHOTOS and generated=IMAGES")
 
 
 def _read_run(config: ScoreConfig) -> Task:
@@ -57,7 +57,7 @@ def _read_run(config: ScoreConfig) -> Task:
     sets = read_run_sets(run, subject=subject.name, identifier=settings.data.identifier, names=config.sets)
     return Task(
         subjects={subject.name: subject},
-        groups=tuple((pictures,) for pictures in sets),
+        groups=tuple((images,) for images in sets),
         options=_options(config, settings.data.identifier, read_gallery(config, {subject.name: subject})),
         output=_output(config, run.scores),
     )
@@ -88,17 +88,17 @@ def _read_folders(config: ScoreConfig) -> Task:
         is_live = bool(word) and is_live_class(word)
         unseen = held_out.get(name, ())
         subjects[name] = Subject(name=name, class_word=word, is_live=is_live, photos=files, held_out=unseen)
-    names = dict.fromkeys(pictures.name for pictures in sets)
+    names = dict.fromkeys(images.name for images in sets)
     return Task(
         subjects=subjects,
-        groups=tuple(tuple(pictures for pictures in sets if pictures.name == name) for name in names),
+        groups=tuple(tuple(images for images in sets if images.name == name) for name in names),
         options=_options(config, config.identifier, read_gallery(config, subjects)),
         output=_output(config, folder / "scores.jsonl"),
     )
 
 
 def read_gallery(config: ScoreConfig, subjects: dict[str, Subject]) -> tuple[Subject, ...]:
-    """Returns the subjects that pictures are ranked among: the gallery's and, with their own photos, those scored.
+    """Returns the subjects that images are ranked among: the gallery's and, with their own photos, those scored.
 
     Without a gallery the subjects are each other's, when there are several.
     """

@@ -1,4 +1,4 @@
-"""One judge of the family on one group of picture sets: files in, scores per subject out. It writes nothing."""
+"""One judge of the family on one group of image sets: files in, scores per subject out. It writes nothing."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from delora_eval.scoring.assemble import Options, candidate_texts
 from delora_eval.scoring.groups import Scored
+from delora_eval.scoring.image_sets import JudgedImage, JudgedSet
 from delora_eval.scoring.judges.answers import prompt_similarity, subject_similarity
-from delora_eval.scoring.judges.embedding import Judge, is_black_picture
+from delora_eval.scoring.judges.embedding import Judge, is_black_image
 from delora_eval.scoring.judges.family import FAMILY, FamilyJudge
 from delora_eval.scoring.judges.protocols import Protocol, paired_subjects
 from delora_eval.scoring.measures import metrics
 from delora_eval.scoring.measures.measure import Score
 from delora_eval.scoring.measures.metrics import PairMean
-from delora_eval.scoring.picture_sets import Picture, PictureSet
 from delora_sd.data.masks import find_mask
 from delora_sd.data.subjects import Subject
 
@@ -39,20 +39,20 @@ def score_group_by(
     judge: Judge,
     name: str,
     protocol: Protocol,
-    group: Sequence[PictureSet],
+    group: Sequence[JudgedSet],
     *,
     subjects: dict[str, Subject],
     options: Options,
 ) -> list[Scored]:
     """Returns one judge's scores of sets that are judged together, one set per subject."""
     member, kept, scored = FAMILY[name], {}, {}
-    for pictures in group:
-        subject = subjects[pictures.subject]
-        kept[subject.name], num_black = _scored_pictures(judge, protocol, pictures.pictures)
+    for images in group:
+        subject = subjects[images.subject]
+        kept[subject.name], num_black = _scored_images(judge, protocol, images.images)
         scores = _prompt_scores(judge, member, protocol, subject, kept[subject.name], options)
         prompts = _prompt_names(kept[subject.name], subject, protocol, options)
         scored[subject.name] = Scored(subject=subject.name, scores=scores, prompts=prompts, num_black=num_black)
-    named = [pictures.subject for pictures in group if pictures.names_subject and kept[pictures.subject]]
+    named = [images.subject for images in group if images.names_subject and kept[images.subject]]
     for subject_name in named if member.subject else ():
         sources = {other: kept[other] for other in paired_subjects(subject_name, named, protocol)}
         scores = _subject_scores(judge, member, protocol, subjects, subject_name, sources, options)
@@ -66,13 +66,13 @@ def _subject_scores(
     protocol: Protocol,
     subjects: dict[str, Subject],
     name: str,
-    sources: dict[str, list[Picture]],
+    sources: dict[str, list[JudgedImage]],
     options: Options,
 ) -> list[Score]:
-    """Returns the subject's scores over the pictures that the protocol pairs with its photos."""
+    """Returns the subject's scores over the images that the protocol pairs with its photos."""
     photos = subjects[name].photos
-    files = [picture.file for pictures in sources.values() for picture in pictures]
-    numbers = [_prompt_numbers(pictures, subjects[other], protocol, options) for other, pictures in sources.items()]
+    files = [image.file for images in sources.values() for image in images]
+    numbers = [_prompt_numbers(images, subjects[other], protocol, options) for other, images in sources.items()]
     alike = subject_similarity(judge, member.name, photos, files, masks=options.masks)
     return [
         Score(
@@ -91,19 +91,19 @@ def _prompt_scores(
     member: FamilyJudge,
     protocol: Protocol,
     subject: Subject,
-    pictures: list[Picture],
+    images: list[JudgedImage],
     options: Options,
 ) -> list[Score]:
-    """Returns the prompt scores; [] where prompts are unknown, or where pictures lack the masks the judge needs."""
+    """Returns the prompt scores; [] where prompts are unknown, or where images lack the masks the judge needs."""
     keeps = protocol.text_has_identifier and member.kind != "questions"  # nobody is asked about a word he cannot know
-    texts = [picture.prompt if keeps else picture.text for picture in pictures]
-    if not member.prompt or not pictures or not all(texts):
+    texts = [image.prompt if keeps else image.text for image in images]
+    if not member.prompt or not images or not all(texts):
         return []
-    files = [picture.file for picture in pictures]
+    files = [image.file for image in images]
     if member.kind == "patches" and not _have_masks(files, member.name):
         return []
     near = prompt_similarity(judge, member.name, files, texts, class_word=subject.class_word)
-    numbers, judged = _prompt_numbers(pictures, subject, protocol, options), ~near.isnan()
+    numbers, judged = _prompt_numbers(images, subject, protocol, options), ~near.isnan()
     by_prompt = metrics.mean_by_prompt(near[judged], numbers[judged], pairs_each=1)
     return [Score(name=score.name, by_prompt=by_prompt) for score in member.prompt] if by_prompt else []
 
@@ -112,7 +112,7 @@ def _have_masks(files: Sequence[Path], judge: str) -> bool:
     missing = [file for file in files if find_mask(file) is None]
     if missing:
         warnings.warn(
-            f"{judge}: no masks for {len(missing)} of {len(files)} pictures in {missing[0].parent}, so its prompt "
+            f"{judge}: no masks for {len(missing)} of {len(files)} images in {missing[0].parent}, so its prompt "
             f"score is left out; make them with `delora-sd masks {missing[0].parent} class_word=...`",
             stacklevel=2,
         )
@@ -135,21 +135,21 @@ def _ceiling(member: FamilyJudge, alike: Tensor, *, keeps_self_pairs: bool) -> l
     ]
 
 
-def _scored_pictures(judge: Judge, protocol: Protocol, pictures: Sequence[Picture]) -> tuple[list[Picture], int]:
-    """Returns (the pictures the protocol scores, how many are black)."""
-    black = [is_black_picture(judge, picture.file) for picture in pictures]
-    kept = [picture for picture, dark in zip(pictures, black, strict=True) if not (dark and protocol.skips_black)]
+def _scored_images(judge: Judge, protocol: Protocol, images: Sequence[JudgedImage]) -> tuple[list[JudgedImage], int]:
+    """Returns (the images the protocol scores, how many are black)."""
+    black = [is_black_image(judge, image.file) for image in images]
+    kept = [image for image, dark in zip(images, black, strict=True) if not (dark and protocol.skips_black)]
     return kept, sum(black)
 
 
-def _prompt_numbers(pictures: Sequence[Picture], subject: Subject, protocol: Protocol, options: Options) -> Tensor:
-    texts = candidate_texts(pictures, subject, protocol, identifier=options.identifier)
+def _prompt_numbers(images: Sequence[JudgedImage], subject: Subject, protocol: Protocol, options: Options) -> Tensor:
+    texts = candidate_texts(images, subject, protocol, identifier=options.identifier)
     keeps = protocol.text_has_identifier
-    return torch.tensor([texts.index(picture.prompt if keeps else picture.text) for picture in pictures])
+    return torch.tensor([texts.index(image.prompt if keeps else image.text) for image in images])
 
 
 def _prompt_names(
-    pictures: Sequence[Picture], subject: Subject, protocol: Protocol, options: Options
+    images: Sequence[JudgedImage], subject: Subject, protocol: Protocol, options: Options
 ) -> dict[int, str]:
-    numbers = _prompt_numbers(pictures, subject, protocol, options).tolist() if pictures else []
-    return {number: picture.prompt for number, picture in zip(numbers, pictures, strict=True)}
+    numbers = _prompt_numbers(images, subject, protocol, options).tolist() if images else []
+    return {number: image.prompt for number, image in zip(numbers, images, strict=True)}

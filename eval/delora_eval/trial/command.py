@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from delora_eval.pages.tables import render_csv, render_latex, render_markdown, render_text
-from delora_eval.scoring.judges.embedding import Judge, embed_pictures, embed_texts, use_weights
+from delora_eval.scoring.judges.embedding import Judge, embed_images, embed_texts, use_weights
 from delora_eval.scoring.judges.family import FAMILY
 from delora_eval.scoring.judges.protocols import View
 from delora_eval.scoring.summary import RANDOM_STAMP
@@ -80,14 +80,14 @@ def _try(
 
 def _likeness(judge: Judge, view: View, rated: tuple[Rated, ...]) -> np.ndarray:
     """Cosine of every image and its reference."""
-    (images,) = embed_pictures(judge, [item.image for item in rated], [view])
-    (references,) = embed_pictures(judge, [item.reference for item in rated], [view])
+    (images,) = embed_images(judge, [item.image for item in rated], [view])
+    (references,) = embed_images(judge, [item.reference for item in rated], [view])
     return (images.double() * references.double()).sum(dim=1).numpy()
 
 
 def _obedience(judge: Judge, view: View, rated: tuple[Rated, ...]) -> np.ndarray:
     """Cosine of every image and its prompt."""
-    (images,) = embed_pictures(judge, [item.image for item in rated], [view])
+    (images,) = embed_images(judge, [item.image for item in rated], [view])
     try:
         prompts = [item.prompt.read_text(encoding="utf-8").splitlines()[0].strip() for item in rated]
     except (OSError, UnicodeDecodeError, IndexError) as error:

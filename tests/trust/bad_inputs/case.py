@@ -16,7 +16,7 @@ class World:
     """A tiny Stable Diffusion in diffusers layout."""
     photos: Path
     finished_run: Path
-    """Trained for two steps on the tiny base, with one scored picture set."""
+    """Trained for two steps on the tiny base, with one scored image set."""
 
     @property
     def out(self) -> Path:
@@ -44,7 +44,7 @@ class World:
         return ["train", *(word for word in usual + short if word.partition("=")[0] not in given), *settings]
 
     def generate(self, *settings: str) -> list[str]:
-        """Returns the command that draws one picture from the finished run."""
+        """Returns the command that draws one image from the finished run."""
         usual = [f"run={self.finished_run}", f"output_dir={self.out}", "images_per_prompt=1", "num_inference_steps=1"]
         given = {setting.partition("=")[0] for setting in settings}
         return ["generate", *(word for word in usual if word.partition("=")[0] not in given), *settings]

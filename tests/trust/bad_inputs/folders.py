@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bad_inputs.case import Case, World
-from bad_inputs.photos import damaged_picture
+from bad_inputs.photos import damaged_image
 
 
 def run(change: Callable[[Path], object], *words: str) -> Callable[[World], list[str]]:
@@ -145,13 +145,13 @@ REFUSED = (
     ),
     Case(name="score with nothing named", command=lambda world: ["score"], says=("what to score", "reference=PHOTOS")),
     Case(
-        name="a listed picture that is gone",
+        name="a listed image that is gone",
         command=run(lambda folder: min(folder.glob("images/*/*.png")).unlink(), "score", "{run}", "protocol=miniature"),
-        says=("1 of 2 listed pictures are missing", "generate"),
+        says=("1 of 2 listed images are missing", "generate"),
     ),
     Case(
-        name="a picture that was cut off",
-        command=run(lambda folder: damaged_picture(folder) and None, "score", "{run}", "protocol=miniature"),
+        name="an image that was cut off",
+        command=run(lambda folder: damaged_image(folder) and None, "score", "{run}", "protocol=miniature"),
         says=(".png", "damaged", "delete it"),
     ),
     Case(

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bad_inputs.case import Case, World
-from bad_inputs.photos import encoded, picture
+from bad_inputs.photos import encoded, image
 
 UNET = "unet/diffusion_pytorch_model"
 ADAPTER = "adapter/adapter_model.safetensors"
@@ -97,7 +97,7 @@ def _dataset(listing: str, *subjects: str) -> Callable[[World], list[str]]:
     def command(world: World) -> list[str]:
         world.path("dataset/classes.csv", listing)
         for name in subjects:
-            world.path(f"dataset/{name}/1.png", encoded(picture(), "PNG"))
+            world.path(f"dataset/{name}/1.png", encoded(image(), "PNG"))
         chosen = [f"data.dataset={world.folder / 'dataset'}", "data.subject=dog"]
         return world.train(*chosen, "data.photos=none", "data.class_word=none")
 

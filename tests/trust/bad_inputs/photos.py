@@ -18,7 +18,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def picture(mode: str = "RGB", size: tuple[int, int] = (48, 40)) -> Image.Image:
+def image(mode: str = "RGB", size: tuple[int, int] = (48, 40)) -> Image.Image:
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3)).astype(np.uint8)
     return Image.fromarray(noise).convert(mode)
 
@@ -36,7 +36,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 def rotated() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright
-    return encoded(picture(), "JPEG", exif=exif)
+    return encoded(image(), "JPEG", exif=exif)
 
 
 def sixteen_bit() -> bytes:
@@ -58,7 +58,7 @@ def photo(content: Callable[[], bytes], name: str = "1.jpg") -> Callable[[World]
 
 
 def _link_loop(world: World) -> list[str]:
-    folder = world.path("photos/ok.png", encoded(picture(), "PNG")).parent
+    folder = world.path("photos/ok.png", encoded(image(), "PNG")).parent
     (folder / "a.jpg").symlink_to(folder / "b.jpg")
     (folder / "b.jpg").symlink_to(folder / "a.jpg")
     return world.train(f"data.photos={folder}")
@@ -88,13 +88,13 @@ def _many_huge(world: World) -> list[str]:
 REFUSED = (
     Case(
         name="a photo that was cut off",
-        command=photo(lambda: encoded(picture(), "JPEG")[:900]),
+        command=photo(lambda: encoded(image(), "JPEG")[:900]),
         says=("photos/1.jpg", "damaged or cut off", "copy it again"),
     ),
     Case(name="a photo of 0 bytes", command=photo(lambda: b""), says=("photos/1.jpg", "empty", "expected a JPEG")),
     Case(
         name="a photo of one pixel",
-        command=photo(lambda: encoded(picture(size=(1, 1)), "PNG"), "1.png"),
+        command=photo(lambda: encoded(image(size=(1, 1)), "PNG"), "1.png"),
         says=("photos/1.png", "1 x 1 px", "at least 16 px"),
     ),
     Case(
@@ -147,10 +147,10 @@ REFUSED = (
 
 ACCEPTED = (
     Case(name="a photo turned by EXIF", command=photo(rotated)),
-    Case(name="a photo with transparency", command=photo(lambda: encoded(picture("RGBA"), "PNG"), "1.png")),
-    Case(name="a CMYK photo", command=photo(lambda: encoded(picture("CMYK"), "JPEG"))),
+    Case(name="a photo with transparency", command=photo(lambda: encoded(image("RGBA"), "PNG"), "1.png")),
+    Case(name="a CMYK photo", command=photo(lambda: encoded(image("CMYK"), "JPEG"))),
     Case(name="a photo of 16 bits", command=photo(sixteen_bit, "1.png")),
-    Case(name="a photo with a palette", command=photo(lambda: encoded(picture("P"), "PNG"), "1.png")),
+    Case(name="a photo with a palette", command=photo(lambda: encoded(image("P"), "PNG"), "1.png")),
     Case(name="names that are not ASCII", command=photo(rotated, "Šárka 犬 🐶 #1.JPG")),
     Case(name="a name that is not UTF-8", command=photo(rotated, "dog-\udcff.jpg")),
     Case(
@@ -160,8 +160,8 @@ ACCEPTED = (
 )
 
 
-def damaged_picture(run: Path) -> Path:
-    """Cuts off the first picture of a run; returns it."""
+def damaged_image(run: Path) -> Path:
+    """Cuts off the first image of a run; returns it."""
     file = min(run.glob("images/*/*.png"))
     file.write_bytes(file.read_bytes()[:200])
     return file

@@ -122,7 +122,7 @@ REFUSED = (
         says=("training.num_class_images", "at most"),
     ),
     Case(
-        name="a trillion pictures per prompt",
+        name="a trillion images per prompt",
         command=lambda world: world.generate("images_per_prompt=1000000000000"),
         says=("images_per_prompt", "at most"),
     ),

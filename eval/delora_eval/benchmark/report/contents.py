@@ -103,7 +103,7 @@ def further_table(view: View, protocol: ProtocolView) -> Table:
     rows = [(row.title, *(show_score(row.scores.get(name)) for name in names)) for row in protocol.rows]
     return Table(
         name=_name("further", view, protocol),
-        title=f"What else the pictures say, protocol {protocol.protocol.name}",
+        title=f"What else the images say, protocol {protocol.protocol.name}",
         columns=("Method", *(protocol.label(name) for name in names)),
         rows=tuple(rows) if names else (),
         notes=tuple(f"{protocol.label(name)}: {SCORES[name].meaning}" for name in names),
@@ -191,16 +191,16 @@ def judge_cost_table(view: View) -> Table:
             costs.setdefault(encoder, []).append(cost)
     lines = []
     for encoder, shares in costs.items():
-        seconds, pictures = (sum(share[key] for share in shares) for key in ("seconds", "pictures"))
+        seconds, images = (sum(share[key] for share in shares) for key in ("seconds", "images"))
         devices = ", ".join(sorted({share["device"] for share in shares}))
-        lines.append((encoder, devices, show_seconds(seconds), str(pictures), f"{seconds / pictures:.4f}"))
+        lines.append((encoder, devices, show_seconds(seconds), str(images), f"{seconds / images:.4f}"))
     return Table(
         name="judge_cost",
         title="Cost of the judges",
-        columns=("Judge", "Device", "Total", "Pictures", "Seconds a picture"),
+        columns=("Judge", "Device", "Total", "Images", "Seconds an image"),
         rows=tuple(lines),
         text_columns=2,
-        notes=("In the judge's network; reading and resizing pictures, shared by the judges, is not in it.",),
+        notes=("In the judge's network; reading and resizing images, shared by the judges, is not in it.",),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from delora_eval.benchmark.report.pictures import Sheet, Strip, embed_sheets
+from delora_eval.benchmark.report.sheets import Sheet, Strip, embed_sheets
 from delora_eval.benchmark.report.view import View
 from delora_eval.benchmark.settings import generate_settings
 from delora_eval.pages.drawing import Drawing
@@ -19,12 +19,12 @@ from delora_eval.scoring.score_lines import ScoreLine, read_score_lines
 from delora_sd.config.load import to_yaml
 
 OPEN_TABLES = ("results", "differences", "agreement")
-"""Shown at the top; the others follow the pictures."""
+"""Shown at the top; the others follow the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SheetView:
-    """A picture sheet with its pictures embedded."""
+    """An image sheet with its images embedded."""
 
     sheet: Sheet
     photos: tuple[Thumbnail, ...]
@@ -34,7 +34,7 @@ class SheetView:
 
 def render_benchmark(view: View, tables: list[Table], figures: list[Drawing], sheets: list[Sheet]) -> str:
     """Returns the page."""
-    shown = _with_pictures(sheets)
+    shown = _with_images(sheets)
     return render_page(
         "benchmark.html.j2",
         assets=("page", "benchmark"),
@@ -69,7 +69,7 @@ def _facts(view: View) -> dict[str, str]:
     }
 
 
-def _with_pictures(sheets: list[Sheet]) -> list[SheetView]:
+def _with_images(sheets: list[Sheet]) -> list[SheetView]:
     thumbnails = embed_sheets(sheets)
     return [
         SheetView(
@@ -109,7 +109,7 @@ def _describe_protocol(protocol: Any) -> dict[str, str]:
         "Mean over": "subjects' means" if protocol.pooling == "subjects" else "all pairs of all subjects",
         "Real row": "with self pairs" if protocol.keeps_self_pairs else "different photos only",
         "CLIP-T text": "with the rare token" if protocol.text_has_identifier else "without the rare token",
-        "Black pictures": "left out" if protocol.skips_black else "scored",
+        "Black images": "left out" if protocol.skips_black else "scored",
         "Source": protocol.source,
     }
 
@@ -138,7 +138,7 @@ def _provenance(view: View) -> dict[str, str]:
     }
     settings = generate_settings(view.config)
     sampling = {
-        "pictures": f"{settings.images_per_prompt} per prompt, DPM-Solver++ {settings.num_inference_steps} steps, "
+        "images": f"{settings.images_per_prompt} per prompt, DPM-Solver++ {settings.num_inference_steps} steps, "
         f"guidance {settings.guidance:g}, first seed {settings.seed}"
     }
     return {key: ", ".join(sorted(values)) for key, values in found.items()} | encoders | sampling

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 FIRST_BATCH = 8
-"""Pictures per batch after the first out-of-memory, when the settings leave it open."""
+"""Images per batch after the first out-of-memory, when the settings leave it open."""
 
 
 def with_smaller_batches(bench: Bench, call: Callable[[int | None], Result], batch_size: int | None) -> Result:

@@ -1,4 +1,4 @@
-"""`delora-sd benchmark CONFIG --dry-run`: the cells, steps, pictures, disk and hours, before any of it is spent."""
+"""`delora-sd benchmark CONFIG --dry-run`: the cells, steps, images, disk and hours, before any of it is spent."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Amount:
     """Optimizer steps, each of a whole pack."""
     adapter_steps: int
     sets: int
-    pictures: int
+    images: int
     checkpoints: int
     cells: int
 
@@ -64,10 +64,10 @@ def print_plan(config: BenchmarkConfig) -> None:
 
 
 def count_work(config: BenchmarkConfig, packs: list[Pack]) -> Amount:
-    """Returns what the packs come to; pictures of the base model are made once per subject."""
+    """Returns what the packs come to; images of the base model are made once per subject."""
     cells = [cell for pack in packs for cell in pack if cell.train]
     shared = generate_settings(config)
-    pictures = sum(_own_pictures(config, cell, shared) for cell in cells)
+    images = sum(_own_images(config, cell, shared) for cell in cells)
     subjects = {cell.subject: cell for cell in cells}
     base_sets = int(config.drift) + int(0 in config.steps)
     return Amount(
@@ -75,7 +75,7 @@ def count_work(config: BenchmarkConfig, packs: list[Pack]) -> Amount:
         pack_steps=sum(pack[0].train.training.num_steps for pack in packs if pack[0].train),
         adapter_steps=sum(cell.train.training.num_steps for cell in cells),
         sets=sum(_own_sets(config, cell) for cell in cells) + base_sets * len(subjects),
-        pictures=pictures + sum(_pictures_per_set(cell, shared) for cell in subjects.values()) * base_sets,
+        images=images + sum(_images_per_set(cell, shared) for cell in subjects.values()) * base_sets,
         checkpoints=sum(-(-cell.train.training.num_steps // cell.train.training.checkpoint_every) for cell in cells),
         cells=len(cells),
     )
@@ -85,8 +85,8 @@ def hours(amount: Amount, probe: Probe) -> dict[str, float]:
     """Returns {part: hours} for one worker."""
     seconds = {
         "training": amount.packs * probe.start_seconds + amount.pack_steps * probe.step_seconds,
-        "pictures": amount.sets * probe.set_seconds + amount.pictures * probe.picture_seconds,
-        "scores": amount.pictures * probe.score_seconds,
+        "images": amount.sets * probe.set_seconds + amount.images * probe.image_seconds,
+        "scores": amount.images * probe.score_seconds,
     }
     return {part: value / 3600 for part, value in seconds.items()}
 
@@ -95,26 +95,26 @@ def disk_bytes(amount: Amount, probe: Probe) -> int:
     return (
         amount.checkpoints * probe.checkpoint_bytes
         + amount.cells * probe.adapter_bytes
-        + amount.pictures * probe.picture_bytes
+        + amount.images * probe.image_bytes
     )
 
 
 def _own_sets(config: BenchmarkConfig, cell: Cell) -> int:
-    """Picture sets made with the cell's adapter: one per scored step, and the class prompts."""
+    """Image sets made with the cell's adapter: one per scored step, and the class prompts."""
     return len([step for step in cell.steps if step > 0]) + int(config.drift)
 
 
-def _own_pictures(config: BenchmarkConfig, cell: Cell, shared: GenerateConfig) -> int:
-    """Pictures made with the cell's adapter; where the cell chooses its step, few at every step and the rest at one."""
+def _own_images(config: BenchmarkConfig, cell: Cell, shared: GenerateConfig) -> int:
+    """Images made with the cell's adapter; where the cell chooses its step, few at every step and the rest at one."""
     if config.checkpoint != "best_held_out":
-        return _pictures_per_set(cell, shared) * _own_sets(config, cell)
+        return _images_per_set(cell, shared) * _own_sets(config, cell)
     choosing, reporting = cell_prompts(cell, shared)
     steps = len([step for step in cell.steps if step > 0])
     subject = (len(choosing) * steps + len(reporting)) * shared.images_per_prompt
-    return subject + int(config.drift) * _pictures_per_set(cell, shared)
+    return subject + int(config.drift) * _images_per_set(cell, shared)
 
 
-def _pictures_per_set(cell: Cell, shared: GenerateConfig) -> int:
+def _images_per_set(cell: Cell, shared: GenerateConfig) -> int:
     subject = load_subject(cell.train.data)
     prompts = load_prompts(
         shared.prompts,
@@ -149,7 +149,7 @@ def _cell_table(config: BenchmarkConfig, folder: BenchmarkFolder, title: str, ce
 def _describe(amount: Amount, config: BenchmarkConfig) -> str:
     return (
         f"to do: {amount.cells} trainings in {amount.packs} packs, {amount.adapter_steps:,} steps "
-        f"({amount.pack_steps:,} of whole packs), {amount.pictures:,} pictures in {amount.sets} sets, "
+        f"({amount.pack_steps:,} of whole packs), {amount.images:,} images in {amount.sets} sets, "
         f"folder {Path(config.output_dir).expanduser()}"
     )
 
@@ -167,8 +167,8 @@ def _estimate(bench: Bench, amount: Amount, pack: Pack) -> str:
         + f"), {disk_bytes(amount, probe) / 1e9:.2f} GB on disk\n"
         f"measured on {pack[0].method}, other methods taken alike: {probe.step_seconds:.3f} s per step of "
         f"{probe.cells} cells in one batch, "
-        f"{probe.picture_seconds:.3f} s per picture, {probe.score_seconds:.3f} s to score one; loading "
-        f"{probe.start_seconds:.1f} s per pack and {probe.set_seconds:.1f} s per picture set"
+        f"{probe.image_seconds:.3f} s per image, {probe.score_seconds:.3f} s to score one; loading "
+        f"{probe.start_seconds:.1f} s per pack and {probe.set_seconds:.1f} s per image set"
     )
 
 

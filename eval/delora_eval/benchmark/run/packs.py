@@ -50,7 +50,7 @@ def _one_of_each(trains: list[TrainConfig]) -> list[TrainConfig]:
 def make_packs(folder: BenchmarkFolder, cells: Iterable[Cell], size: int) -> list[Pack]:
     """Returns the cells in packs of at most `size`, in order.
 
-    Methods that cannot be packed (full fine-tuning, PEFT's) and pictures made elsewhere stand alone.
+    Methods that cannot be packed (full fine-tuning, PEFT's) and images made elsewhere stand alone.
     A pack goes on from the newest step that all its runs have, so only cells that are equally far share one.
     """
     from delora_sd.adapters.attach import is_packable

@@ -74,7 +74,7 @@ def check_door(bench: Bench, cells: list[Cell]) -> None:
         if name != "auto" and find_protocol(name).matches_substring:
             raise UserError(
                 f"protocol: {name} mixes the folders of subjects, which a benchmark scores one by one; "
-                "score two folders instead: delora-sd score reference=PHOTOS generated=PICTURES oft_substring_bug=true"
+                "score two folders instead: delora-sd score reference=PHOTOS generated=IMAGES oft_substring_bug=true"
             )
     if CLASSIC not in judge_names(config.judges.set):
         raise UserError("judges.set: a benchmark needs `classic` too, its tables choose by DINO; give judges.set=all")

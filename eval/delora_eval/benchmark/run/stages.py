@@ -101,7 +101,7 @@ def _evaluate(bench: Bench, cell: Cell) -> None:
 
 
 def _generate(bench: Bench, cell: Cell) -> None:
-    """Makes the pictures of every scored step, and those of the class prompts at the last one."""
+    """Makes the images of every scored step, and those of the class prompts at the last one."""
     run = bench.folder.run(cell)
     steps = _steps_on_disk(run, cell) if cell.train else []
     shared = generate_settings(bench.config)
@@ -109,14 +109,14 @@ def _generate(bench: Bench, cell: Cell) -> None:
         steps, shared = keep_chosen(bench, cell, run, steps, shared)
     for step in steps:
         if step == 0:
-            _add_base_pictures(bench, cell, shared)
+            _add_base_images(bench, cell, shared)
         else:
             _generate_one(bench, _at_step(shared, run, cell, step))
     if bench.config.drift and steps:
         of_class = replace(shared, prompts=("class",))
         if steps[-1] > 0:
             _generate_one(bench, _at_step(of_class, run, cell, steps[-1]))
-        _add_base_pictures(bench, cell, of_class)
+        _add_base_images(bench, cell, of_class)
 
 
 def _steps_on_disk(run: RunFolder, cell: Cell) -> list[int]:
@@ -131,8 +131,8 @@ def _at_step(settings: GenerateConfig, run: RunFolder, cell: Cell, step: int) ->
     return replace(settings, run=str(run.path), step=None if is_last else step)
 
 
-def _add_base_pictures(bench: Bench, cell: Cell, settings: GenerateConfig) -> None:
-    """Gives the cell the base model's own pictures, made once per subject and shared by hard links."""
+def _add_base_images(bench: Bench, cell: Cell, settings: GenerateConfig) -> None:
+    """Gives the cell the base model's own images, made once per subject and shared by hard links."""
     run, shared = bench.folder.run(cell), bench.folder.base(cell.subject)
     asked = replace(settings, run="base", output_dir=str(shared), model=cell.train.model, data=cell.train.data)
     shared.mkdir(parents=True, exist_ok=True)
@@ -141,10 +141,10 @@ def _add_base_pictures(bench: Bench, cell: Cell, settings: GenerateConfig) -> No
         source = _generate_one(bench, asked)
     target = run.images / source.name
     if not target.exists():
-        write_folder(target, lambda folder: _link_pictures(source, folder))
+        write_folder(target, lambda folder: _link_images(source, folder))
 
 
-def _link_pictures(source: Path, folder: Path) -> None:
+def _link_images(source: Path, folder: Path) -> None:
     for file in source.iterdir():
         if file.suffix in (".png", ".jsonl"):
             try:

@@ -20,7 +20,7 @@ class Stages:
     measure: Measure
     train: Callable[[list[TrainConfig]], Any]
     generate: Callable[[GenerateConfig], Path]
-    """Returns the folder of the picture set."""
+    """Returns the folder of the image set."""
     score: Callable[[ScoreConfig], Any]
     choose: Callable[[ChooseConfig], Any]
     """Returns the `choice.choose.Choice` among the checkpoints of a run."""

@@ -42,12 +42,12 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyView:
-    """A picture beside the trained photo that it repeats."""
+    """An image beside the trained photo that it repeats."""
 
-    picture: Thumbnail
+    image: Thumbnail
     photo: Thumbnail
     name: str
-    """The picture's file."""
+    """The image's file."""
     photo_name: str
     text: str
     """What is repeated, and how like it is."""
@@ -71,7 +71,7 @@ class RunPage:
     layers: list[dict[str, Any]]
     """Events with one entry per adapted layer."""
     previews: tuple[tuple[str, tuple[Thumbnail, ...]], ...]
-    """(step, pictures)."""
+    """(step, images)."""
     lines: list[ScoreLine]
     """All score lines."""
     protocol: Protocol | None
@@ -79,7 +79,7 @@ class RunPage:
     settings: tuple[Setting, ...]
     failure: dict[str, Any] = field(default_factory=dict)
     copies: tuple[CopyView, ...] = ()
-    """Pictures that repeat a trained photo, where the copy risk was scored."""
+    """Images that repeat a trained photo, where the copy risk was scored."""
 
     @property
     def main(self) -> SetView | None:
@@ -121,7 +121,7 @@ class RunPage:
         return self.protocol is not None and line.protocol == self.protocol.name
 
 
-def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int) -> RunPage:
+def read_run_page(run: RunFolder, *, images_per_prompt: int, thumbnail_px: int) -> RunPage:
     """Returns what the page shows. Raises UserError only when the folder is no run folder."""
     if not run.config.exists():
         raise UserError(f"{run.path} is not a run folder: no config.yaml in it; train first")
@@ -140,7 +140,7 @@ def read_run_page(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int
         class_word=subject["class_word"],
         photos=photos,
         photos_problem=problem,
-        sets=read_set_views(run, config, lines, protocols[:1], pictures_per_prompt, thumbnail_px),
+        sets=read_set_views(run, config, lines, protocols[:1], images_per_prompt, thumbnail_px),
         events=[event for event in events if "loss" in event],
         layers=[event for event in events if "layers" in event],
         previews=_read_previews(run, thumbnail_px),
@@ -185,24 +185,24 @@ def _read_copies(
     except UserError:
         photos = {}
     size = round(thumbnail_px * SMALL_THUMBNAIL)
-    files = [folder / copy["picture"] for folder, copy in pairs]
+    files = [folder / copy["image"] for folder, copy in pairs]
     originals = [photos.get(copy["photo"], run.path / "gone") for _, copy in pairs]
     thumbnails = zip(make_thumbnails(files, size), make_thumbnails(originals, size), pairs, strict=True)
     return tuple(
         CopyView(
-            picture=picture,
+            image=image,
             photo=photo,
-            name=copy["picture"],
+            name=copy["image"],
             photo_name=copy["photo"],
-            text=("the whole picture" if copy["side"] == 1 else f"a part of {copy['side']:.0%} of its side")
+            text=("the whole image" if copy["side"] == 1 else f"a part of {copy['side']:.0%} of its side")
             + f", similarity {copy['similarity']:.3f}, threshold {copy['threshold']:.3f}",
         )
-        for picture, photo, (_, copy) in thumbnails
+        for image, photo, (_, copy) in thumbnails
     )
 
 
 def _read_previews(run: RunFolder, thumbnail_px: int) -> tuple[tuple[str, tuple[Thumbnail, ...]], ...]:
-    """Returns (label, pictures) per step, from `previews/step-NNNNNN*/` or `previews/step-NNNNNN*.png`."""
+    """Returns (label, images) per step, from `previews/step-NNNNNN*/` or `previews/step-NNNNNN*.png`."""
     groups: dict[str, list[Path]] = {}
     for file in sorted(run.previews.rglob("[!.]*.png")):
         label = file.parent.name if file.parent != run.previews else file.stem

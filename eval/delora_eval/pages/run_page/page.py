@@ -30,7 +30,7 @@ SUBJECT_SCORES = (
 )  # fmt: skip
 PROMPT_SCORES = ("clip_t", "context_accuracy", "class_accuracy", "diversity_dino", "diversity_lpips")
 KEPT_SCORES = ("drift_dino", "drift_clip_i", "pres")
-NUM_HERO_PICTURES = 6
+NUM_HERO_IMAGES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +58,14 @@ def write_report(config: ReportConfig) -> None:
     """Writes the page of a run and says where it is."""
     run = RunFolder(Path(config.run).expanduser())
     output = Path(config.output).expanduser() if config.output else run.report
-    text = render_run(run, pictures_per_prompt=config.pictures_per_prompt, thumbnail_px=config.thumbnail_px)
+    text = render_run(run, images_per_prompt=config.images_per_prompt, thumbnail_px=config.thumbnail_px)
     write_text(output, text)
     print(f"report: {output}")
 
 
-def render_run(run: RunFolder, *, pictures_per_prompt: int, thumbnail_px: int) -> str:
+def render_run(run: RunFolder, *, images_per_prompt: int, thumbnail_px: int) -> str:
     """Returns the page of a run, self-contained."""
-    page = read_run_page(run, pictures_per_prompt=pictures_per_prompt, thumbnail_px=thumbnail_px)
+    page = read_run_page(run, images_per_prompt=images_per_prompt, thumbnail_px=thumbnail_px)
     return render_page(
         "run.html.j2",
         page=page,
@@ -130,7 +130,7 @@ def _marks(page: RunPage, score: str) -> list[Mark]:
 
 
 def _full_scale(score: str, page: RunPage) -> float:
-    """CLIP's picture-text cosines live between about 0.1 and 0.4; the miniature's reach further."""
+    """CLIP's image-text cosines live between about 0.1 and 0.4; the miniature's reach further."""
     return 0.4 if score == "clip_t" and not page.is_miniature else 1.0
 
 
@@ -139,17 +139,17 @@ def _clamp(value: float, full: float) -> float:
 
 
 def _hero(page: RunPage) -> list[tuple[Any, str]]:
-    """Returns (thumbnail, caption) of pictures spread evenly over the prompts, the first of each."""
+    """Returns (thumbnail, caption) of images spread evenly over the prompts, the first of each."""
     if page.main is None:
         return []
-    rows = [row for row in page.main.rows if row.pictures]
-    count = min(NUM_HERO_PICTURES, len(rows))
+    rows = [row for row in page.main.rows if row.images]
+    count = min(NUM_HERO_IMAGES, len(rows))
     chosen = [rows[round(index * (len(rows) - 1) / max(1, count - 1))] for index in range(count)]
-    return [(row.pictures[0].thumbnail, row.prompt) for row in chosen]
+    return [(row.images[0].thumbnail, row.prompt) for row in chosen]
 
 
 def _totals_table(page: RunPage) -> list[tuple[str, str, list[ScoreLine]]]:
-    """Returns (title, name, totals) of every picture set and of the photos, the main set first."""
+    """Returns (title, name, totals) of every image set and of the photos, the main set first."""
     titles = {view.name: view.title for view in page.sets}
     titles[REFERENCE_SET] = "The photos against each other: the ceiling"
     groups = {name: [] for name in titles}

@@ -1,22 +1,22 @@
-"""The picture sets of a run as its page shows them: thumbnails by prompt, with their scores."""
+"""The image sets of a run as its page shows them: thumbnails by prompt, with their scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
-from delora_eval.scoring.picture_sets import Picture, PictureSet, read_shown_sets
+from delora_eval.scoring.image_sets import JudgedImage, JudgedSet, read_shown_sets
 from delora_eval.scoring.score_lines import ScoreLine
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 
 SMALL_THUMBNAIL = 0.6
-"""Pictures of all but the main set are this much smaller: a page with ten sets must still open on a phone."""
+"""Images of all but the main set are this much smaller: a page with ten sets must still open on a phone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One picture on the page."""
+    """One image on the page."""
 
     thumbnail: Thumbnail
     seed: int
@@ -24,22 +24,22 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptRow:
-    """The pictures of one prompt and their scores."""
+    """The images of one prompt and their scores."""
 
     index: int
     prompt: str
-    pictures: tuple[Shown, ...]
+    images: tuple[Shown, ...]
     scores: dict[str, float]
     """{score: value} under the page's protocol."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetView:
-    """One picture set."""
+    """One image set."""
 
     name: str
     rows: tuple[PromptRow, ...]
-    num_pictures: int
+    num_images: int
     strength: float | None
     is_base: bool
     step: int | None
@@ -52,7 +52,7 @@ class SetView:
     def title(self) -> str:
         """What the set is, in words."""
         if self.is_base:
-            return "The base model, asked the same" if self.names_subject else "The base model's own class pictures"
+            return "The base model, asked the same" if self.names_subject else "The base model's own class images"
         if not self.names_subject:
             return "The class, without naming the subject"
         parts = ["The subject in new contexts"]
@@ -62,7 +62,7 @@ class SetView:
 
     @property
     def num_shown(self) -> int:
-        return sum(len(row.pictures) for row in self.rows)
+        return sum(len(row.images) for row in self.rows)
 
 
 def read_set_views(
@@ -70,67 +70,65 @@ def read_set_views(
     config: TrainConfig,
     lines: list[ScoreLine],
     protocol: Sequence[str],
-    pictures_per_prompt: int,
+    images_per_prompt: int,
     thumbnail_px: int,
 ) -> tuple[SetView, ...]:
-    """Returns the picture sets of a run, the main set first; `protocol` is the one whose scores are shown, if any."""
+    """Returns the image sets of a run, the main set first; `protocol` is the one whose scores are shown, if any."""
     shown = [line for line in lines if line.protocol in protocol]
     sets = read_shown_sets(run, subject=config.data.subject or "", identifier=config.data.identifier)
     sets.sort(key=_importance)
     sizes = [thumbnail_px] + [round(thumbnail_px * SMALL_THUMBNAIL)] * len(sets)
     return tuple(
-        _view(pictures, [line for line in shown if line.set == pictures.name], pictures_per_prompt, size)
-        for pictures, size in zip(sets, sizes, strict=False)
+        _view(images, [line for line in shown if line.set == images.name], images_per_prompt, size)
+        for images, size in zip(sets, sizes, strict=False)
     )
 
 
-def _view(pictures: PictureSet, lines: list[ScoreLine], pictures_per_prompt: int, thumbnail_px: int) -> SetView:
-    sampling = {key: value for key, value in pictures.pictures[0].settings if key != "base"}
+def _view(images: JudgedSet, lines: list[ScoreLine], images_per_prompt: int, thumbnail_px: int) -> SetView:
+    sampling = {key: value for key, value in images.images[0].settings if key != "base"}
     return SetView(
-        name=pictures.name,
-        rows=_read_rows(pictures.pictures, lines, pictures_per_prompt, thumbnail_px),
-        num_pictures=len(pictures.pictures),
-        strength=pictures.strength,
-        is_base=pictures.is_base,
-        step=pictures.step,
-        names_subject=_names_subject(pictures),
+        name=images.name,
+        rows=_read_rows(images.images, lines, images_per_prompt, thumbnail_px),
+        num_images=len(images.images),
+        strength=images.strength,
+        is_base=images.is_base,
+        step=images.step,
+        names_subject=_names_subject(images),
         sampling={
-            key: value for key, value in (sampling | {"adapter": pictures.adapter}).items() if value not in (None, "")
+            key: value for key, value in (sampling | {"adapter": images.adapter}).items() if value not in (None, "")
         },
         totals={line.score: line for line in lines if line.prompt is None and line.subject},
     )
 
 
-def _names_subject(pictures: PictureSet) -> bool:
-    return any(picture.names_subject for picture in pictures.pictures)
+def _names_subject(images: JudgedSet) -> bool:
+    return any(image.names_subject for image in images.images)
 
 
-def _importance(pictures: PictureSet) -> tuple:
+def _importance(images: JudgedSet) -> tuple:
     """The subject before class prompts, the adapter before the base, full strength first, late before early."""
-    is_full = pictures.strength is None or pictures.strength == 1
-    step = float("inf") if pictures.step is None else pictures.step
-    return not _names_subject(pictures), pictures.is_base, not is_full, -step, -len(pictures.pictures)
+    is_full = images.strength is None or images.strength == 1
+    step = float("inf") if images.step is None else images.step
+    return not _names_subject(images), images.is_base, not is_full, -step, -len(images.images)
 
 
 def _read_rows(
-    pictures: Sequence[Picture], lines: list[ScoreLine], pictures_per_prompt: int, thumbnail_px: int
+    images: Sequence[JudgedImage], lines: list[ScoreLine], images_per_prompt: int, thumbnail_px: int
 ) -> tuple[PromptRow, ...]:
     scores: dict[str, dict[str, float]] = {}
     for line in lines:
         if line.prompt is not None and line.value is not None:
             scores.setdefault(line.prompt, {})[line.score] = line.value
-    by_prompt: dict[tuple[int, str], list[Picture]] = {}
-    for picture in pictures:
-        by_prompt.setdefault((picture.prompt_index, picture.prompt), []).append(picture)
-    chosen = {
-        key: sorted(group, key=lambda picture: picture.seed)[:pictures_per_prompt] for key, group in by_prompt.items()
-    }
-    thumbnails = iter(make_thumbnails([picture.file for group in chosen.values() for picture in group], thumbnail_px))
+    by_prompt: dict[tuple[int, str], list[JudgedImage]] = {}
+    for image in images:
+        by_prompt.setdefault((image.prompt_index, image.prompt), []).append(image)
+    chosen = {key: sorted(group, key=lambda image: image.seed)[:images_per_prompt] for key, group in by_prompt.items()}
+    thumbnails = iter(make_thumbnails([image.file for group in chosen.values() for image in group], thumbnail_px))
     return tuple(
         PromptRow(
             index=index,
             prompt=prompt,
-            pictures=tuple(Shown(thumbnail=next(thumbnails), seed=picture.seed) for picture in group),
+            images=tuple(Shown(thumbnail=next(thumbnails), seed=image.seed) for image in group),
             scores=scores.get(prompt, {}),
         )
         for (index, prompt), group in chosen.items()

@@ -1,4 +1,4 @@
-"""What a judge of the family says of pictures: how alike to photos, how near to a prompt. Files in, numbers out."""
+"""What a judge of the family says of images: how alike to photos, how near to a prompt. Files in, numbers out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from delora_eval.scoring.judges.embedding import Judge, embed_pictures, embed_texts, hash_files, timed, use_weights
+from delora_eval.scoring.judges.embedding import Judge, embed_images, embed_texts, hash_files, timed, use_weights
 from delora_eval.scoring.judges.encoders import pick_device
 from delora_eval.scoring.judges.family import FAMILY, FamilyJudge
 from delora_eval.scoring.judges.masc.network import (
@@ -32,12 +32,12 @@ def subject_similarity(
     `masks` is the folder of the photos' masks, for judges that need them; none: beside the photos.
 
     Raises:
-        UserError: a damaged picture, or a mask that is missing or wrong.
+        UserError: a damaged image, or a mask that is missing or wrong.
     """
     member = FAMILY[name]
     if member.kind == "patches":
         return _masc_similarity(judge, member.encoder, photos, images, masks)
-    (rows,), (columns,) = (embed_pictures(judge, files, [member.view]) for files in (photos, images))
+    (rows,), (columns,) = (embed_images(judge, files, [member.view]) for files in (photos, images))
     return rows.double() @ columns.double().T
 
 
@@ -49,14 +49,14 @@ def prompt_similarity(
     NaN for an image that MaSC cannot judge: its subject covers all of it.
 
     Raises:
-        UserError: a damaged picture, or a mask that is missing or wrong.
+        UserError: a damaged image, or a mask that is missing or wrong.
     """
     member = FAMILY[name]
     if member.kind == "patches":
         return _masc_prompts(judge, member.encoder, images, prompts, class_word)
     if member.kind == "questions":
         return _asked(judge, member, images, prompts)
-    (vectors,) = embed_pictures(judge, images, [member.view])
+    (vectors,) = embed_images(judge, images, [member.view])
     texts = embed_texts(judge, member.encoder, prompts)
     return (vectors.double() * texts.double()).sum(dim=1)
 
@@ -119,7 +119,7 @@ def _background(judge: Judge, encoder_id: str, image: Path, source: Path) -> Ten
 
 
 def _asked(judge: Judge, member: FamilyJudge, images: Sequence[Path], prompts: Sequence[str]) -> Tensor:
-    """Every answer is kept in the judge, under the picture's hash, for whoever writes them down."""
+    """Every answer is kept in the judge, under the image's hash, for whoever writes them down."""
     from delora_eval.scoring.judges.vlm.network import ask, load_asked_model
 
     question, values = QUESTIONS[member.name], []
@@ -137,9 +137,9 @@ def _asked(judge: Judge, member: FamilyJudge, images: Sequence[Path], prompts: S
 
 
 def _see(judge: Judge, encoder_id: str, file: Path) -> tuple[Tensor, tuple[int, int]]:
-    encoder, picture = _use_patch_encoder(judge, encoder_id), open_photo(file)
+    encoder, image = _use_patch_encoder(judge, encoder_id), open_photo(file)
     with timed(judge, encoder_id, 1):
-        return see_patches(encoder, picture)
+        return see_patches(encoder, image)
 
 
 def _use_patch_encoder(judge: Judge, encoder_id: str) -> PatchEncoder:

@@ -1,4 +1,4 @@
-"""Pictures and texts to unit vectors: read in threads, encoded in batches, each picture once per view."""
+"""Images and texts to unit vectors: read in threads, encoded in batches, each image once per view."""
 
 import contextlib
 import time
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from delora_eval.scoring.judges.encoders import Encoder, load_encoder, pick_device, read_texts, see_pictures
+from delora_eval.scoring.judges.encoders import Encoder, load_encoder, pick_device, read_texts, see_images
 from delora_eval.scoring.judges.preprocessing import Preprocessing, is_black, prepare
 from delora_eval.scoring.judges.protocols import View
 from delora_eval.scoring.judges.weights import VLM, Weights, find_weights
@@ -40,7 +40,7 @@ class Judge:
     seconds: dict[str, float] = field(default_factory=dict)
     """{encoder id: time spent in its network so far}; what a judge costs."""
     seen: dict[str, int] = field(default_factory=dict)
-    """{encoder id: pictures it looked at so far}."""
+    """{encoder id: images it looked at so far}."""
     kept: dict[tuple, Any] = field(default_factory=dict)
     """What judges that give no vectors remember: networks, photos' patches, answers; keys begin with the encoder."""
 
@@ -69,7 +69,7 @@ def use_encoder(judge: Judge, encoder_id: str) -> Encoder:
     return judge.encoders[encoder_id]
 
 
-def embed_pictures(judge: Judge, files: Sequence[Path], views: Sequence[View]) -> list[Float[Tensor, "N D"]]:
+def embed_images(judge: Judge, files: Sequence[Path], views: Sequence[View]) -> list[Float[Tensor, "N D"]]:
     """Returns one tensor of unit vectors per view, rows in the order of `files`; each file is decoded once."""
     keys = hash_files(judge, files)
     unseen = {
@@ -79,10 +79,10 @@ def embed_pictures(judge: Judge, files: Sequence[Path], views: Sequence[View]) -
     }
     preprocessings = [_preprocessing(judge, view) for view in views]
     for batch_keys, batch in _read_batches(judge, unseen, preprocessings):
-        for view, pictures in zip(views, batch, strict=True):
+        for view, images in zip(views, batch, strict=True):
             encoder = use_encoder(judge, view.encoder)
-            with timed(judge, view.encoder, len(pictures)):
-                vectors = see_pictures(encoder, pictures)
+            with timed(judge, view.encoder, len(images)):
+                vectors = see_images(encoder, images)
             judge.vectors.update(((key, view), vector) for key, vector in zip(batch_keys, vectors, strict=True))
     return [torch.stack([judge.vectors[key, view] for key in keys]) for view in views]
 
@@ -99,12 +99,12 @@ def embed_texts(judge: Judge, encoder_id: str, texts: Sequence[str]) -> Float[Te
 
 
 @contextlib.contextmanager
-def timed(judge: Judge, encoder_id: str, num_pictures: int) -> Iterator[None]:
+def timed(judge: Judge, encoder_id: str, num_images: int) -> Iterator[None]:
     """Adds the time inside to what the encoder has cost."""
     began = time.perf_counter()
     yield
     judge.seconds[encoder_id] = judge.seconds.get(encoder_id, 0.0) + time.perf_counter() - began
-    judge.seen[encoder_id] = judge.seen.get(encoder_id, 0) + num_pictures
+    judge.seen[encoder_id] = judge.seen.get(encoder_id, 0) + num_images
 
 
 def hash_files(judge: Judge, files: Sequence[Path]) -> list[str]:
@@ -116,13 +116,13 @@ def hash_files(judge: Judge, files: Sequence[Path]) -> list[str]:
     return [judge.hashes[stamp] for stamp in stamps]
 
 
-def black_pictures(judge: Judge, files: Sequence[Path]) -> list[bool]:
-    """Returns which pictures are black from edge to edge; they must have been embedded."""
+def black_images(judge: Judge, files: Sequence[Path]) -> list[bool]:
+    """Returns which images are black from edge to edge; they must have been embedded."""
     return [judge.black[key] for key in hash_files(judge, files)]
 
 
-def is_black_picture(judge: Judge, file: Path) -> bool:
-    """Returns whether the picture is black from edge to edge; it is decoded once per judge."""
+def is_black_image(judge: Judge, file: Path) -> bool:
+    """Returns whether the image is black from edge to edge; it is decoded once per judge."""
     (key,) = hash_files(judge, [file])
     if key not in judge.black:
         judge.black[key] = is_black(open_photo(file))
@@ -139,9 +139,9 @@ def _read_batches(
     """Yields (keys, one (N, 3, H, W) tensor per preprocessing); the next batch is read while this one is encoded."""
 
     def read(key: str) -> list[np.ndarray]:
-        picture = open_photo(files[key])
-        judge.black[key] = is_black(picture)
-        return [prepare(picture, preprocessing) for preprocessing in preprocessings]
+        image = open_photo(files[key])
+        judge.black[key] = is_black(image)
+        return [prepare(image, preprocessing) for preprocessing in preprocessings]
 
     keys, size = list(files), judge.config.batch_size
     batches = [keys[start : start + size] for start in range(0, len(keys), size)]
@@ -153,6 +153,6 @@ def _read_batches(
         pending = start(0)
         for index, batch in enumerate(batches):
             current, pending = pending, start(index + 1)
-            pictures = [future.result() for future in current]
-            columns = zip(*pictures, strict=True) if preprocessings else []
+            images = [future.result() for future in current]
+            columns = zip(*images, strict=True) if preprocessings else []
             yield batch, [torch.from_numpy(np.stack(column)) for column in columns]

@@ -1,4 +1,4 @@
-"""The judges' eyes, from pictures and texts to unit vectors, in fp32: an architecture, and the weights that fill it."""
+"""The judges' eyes, from images and texts to unit vectors, in fp32: an architecture, and the weights that fill it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ RANDOM_SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """A loaded encoder: functions from pictures and texts to vectors."""
+    """A loaded encoder: functions from images and texts to vectors."""
 
     id: str
     device: torch.device
@@ -59,10 +59,10 @@ def fill(weights: Weights, build: Callable[[], tuple], device: torch.device) -> 
     return built
 
 
-def see_pictures(encoder: Encoder, pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
+def see_images(encoder: Encoder, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
     """Returns unit vectors on the CPU, in fp32; TF32 would change the third decimal of a score."""
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
-        features = encoder.see(pictures.to(encoder.device))
+        features = encoder.see(images.to(encoder.device))
     return nn.functional.normalize(features.float(), dim=-1).cpu()
 
 
@@ -84,7 +84,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def _build(weights: Weights) -> tuple[nn.Module, Callable, Callable | None]:
-    """Returns (model, pictures to vectors, texts to vectors or None)."""
+    """Returns (model, images to vectors, texts to vectors or None)."""
     spec = weights.spec
     if spec.kind == "open_clip":
         return build_contrastive(spec.architecture, spec.sizes, tokenizer=weights.tokenizer)

@@ -41,18 +41,18 @@ class JudgeScore:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyJudge:
-    """A judge: an encoder, how it is shown a picture, and its scores."""
+    """A judge: an encoder, how it is shown an image, and its scores."""
 
     name: str
     encoder: str
     preprocessing: Preprocessing | None
     """none: the encoder's own code decides."""
     kind: Kind = "vectors"
-    """vectors: a cosine of two pictures. patches: needs masks. questions: a language model is asked."""
+    """vectors: a cosine of two images. patches: needs masks. questions: a language model is asked."""
     subject: tuple[JudgeScore, ...] = ()
-    """Scores of a picture against a photo."""
+    """Scores of an image against a photo."""
     prompt: tuple[JudgeScore, ...] = ()
-    """Scores of a picture against its prompt."""
+    """Scores of an image against its prompt."""
 
     @property
     def view(self) -> View:
@@ -63,13 +63,13 @@ class FamilyJudge:
         return self.subject + self.prompt
 
 
-def _picture_judge(name: str, score: str, label: str, preprocessing: Preprocessing | None) -> FamilyJudge:
-    meaning = f"Subject fidelity by {label}: mean cosine over all photo x picture pairs."
+def _image_judge(name: str, score: str, label: str, preprocessing: Preprocessing | None) -> FamilyJudge:
+    meaning = f"Subject fidelity by {label}: mean cosine over all photo x image pairs."
     subject = (JudgeScore(name=score, label=label, meaning=meaning),)
     return FamilyJudge(name=name, encoder=name, preprocessing=preprocessing, subject=subject)
 
 
-def _picture_and_text_judge(name: str, score: str, label: str, preprocessing: Preprocessing | None) -> FamilyJudge:
+def _image_and_text_judge(name: str, score: str, label: str, preprocessing: Preprocessing | None) -> FamilyJudge:
     return FamilyJudge(
         name=name,
         encoder=name,
@@ -78,14 +78,14 @@ def _picture_and_text_judge(name: str, score: str, label: str, preprocessing: Pr
             JudgeScore(
                 name=f"{score}_i",
                 label=f"{label} I",
-                meaning=f"Subject fidelity by {label}: mean cosine over all photo x picture pairs.",
+                meaning=f"Subject fidelity by {label}: mean cosine over all photo x image pairs.",
             ),
         ),
         prompt=(
             JudgeScore(
                 name=f"{score}_t",
                 label=f"{label} T",
-                meaning=f"Prompt fidelity by {label}: mean cosine of picture and prompt text.",
+                meaning=f"Prompt fidelity by {label}: mean cosine of image and prompt text.",
             ),
         ),
     )
@@ -99,12 +99,12 @@ _DREAMSIM = FamilyJudge(
         JudgeScore(
             name="dreamsim",
             label="DreamSim",
-            meaning="Subject fidelity by DreamSim: 1 - its distance, mean over all photo x picture pairs.",
+            meaning="Subject fidelity by DreamSim: 1 - its distance, mean over all photo x image pairs.",
         ),
         JudgeScore(
             name="dreamsim_distance",
             label="DreamSim distance",
-            meaning="DreamSim's own distance, mean over all photo x picture pairs. Lower is more alike.",
+            meaning="DreamSim's own distance, mean over all photo x image pairs. Lower is more alike.",
             is_distance=True,
         ),
     ),
@@ -120,15 +120,15 @@ _MASC = FamilyJudge(
             name="masc_cp",
             label="MaSC CP",
             meaning="Subject fidelity: mean over the photo's foreground patches of the best cosine to any patch of the "
-            "picture; needs masks of the photos.",
+            "image; needs masks of the photos.",
         ),
     ),
     prompt=(
         JudgeScore(
             name="masc_pf",
             label="MaSC PF",
-            meaning="Prompt fidelity: the picture's background against the prompt without the subject; "
-            "needs masks of the pictures.",
+            meaning="Prompt fidelity: the image's background against the prompt without the subject; "
+            "needs masks of the images.",
         ),
     ),
 )
@@ -142,7 +142,7 @@ _VQA = FamilyJudge(
         JudgeScore(
             name="vqa",
             label="VQA",
-            meaning="Prompt fidelity: how likely a vision-language model says yes, asked whether the picture shows it.",
+            meaning="Prompt fidelity: how likely a vision-language model says yes, asked whether the image shows it.",
         ),
     ),
 )
@@ -164,21 +164,21 @@ _RUBRIC = FamilyJudge(
 FAMILY = {
     judge.name: judge
     for judge in (
-        _picture_judge("dino/vit-s-16", "dino_s16", "DINO S/16", CROP),
-        _picture_judge("dino/vit-b-16", "dino_b16", "DINO B/16", CROP),
-        _picture_judge("dinov2/vit-b-14", "dinov2_b14", "DINOv2 B/14", CROP),
-        _picture_judge("dinov2/vit-l-14", "dinov2_l14", "DINOv2 L/14", CROP),
-        _picture_judge("dinov3/vit-b-16", "dinov3_b16", "DINOv3 B/16", DINOV3),
-        _picture_judge("dinov3/vit-l-16", "dinov3_l16", "DINOv3 L/16", DINOV3),
-        _picture_and_text_judge("clip/vit-b-32", "clip_b32", "CLIP B/32", CLIP),
-        _picture_and_text_judge("clip/vit-l-14", "clip_l14", "CLIP L/14", CLIP),
-        _picture_and_text_judge("siglip2/so400m-14", "siglip2", "SigLIP 2", SIGLIP2),
+        _image_judge("dino/vit-s-16", "dino_s16", "DINO S/16", CROP),
+        _image_judge("dino/vit-b-16", "dino_b16", "DINO B/16", CROP),
+        _image_judge("dinov2/vit-b-14", "dinov2_b14", "DINOv2 B/14", CROP),
+        _image_judge("dinov2/vit-l-14", "dinov2_l14", "DINOv2 L/14", CROP),
+        _image_judge("dinov3/vit-b-16", "dinov3_b16", "DINOv3 B/16", DINOV3),
+        _image_judge("dinov3/vit-l-16", "dinov3_l16", "DINOv3 L/16", DINOV3),
+        _image_and_text_judge("clip/vit-b-32", "clip_b32", "CLIP B/32", CLIP),
+        _image_and_text_judge("clip/vit-l-14", "clip_l14", "CLIP L/14", CLIP),
+        _image_and_text_judge("siglip2/so400m-14", "siglip2", "SigLIP 2", SIGLIP2),
         _DREAMSIM,
         _MASC,
         _VQA,
         _RUBRIC,
-        _picture_judge("mini-dino", "mini_dino", "mini-DINO", None),
-        _picture_and_text_judge("mini-clip", "mini_clip", "mini-CLIP", None),
+        _image_judge("mini-dino", "mini_dino", "mini-DINO", None),
+        _image_and_text_judge("mini-clip", "mini_clip", "mini-CLIP", None),
     )
 }
 """DINOv2 is shown 224 px after a resize to 256, as its authors evaluate it and as transformers' processor does;

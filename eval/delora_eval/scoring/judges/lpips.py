@@ -19,10 +19,10 @@ from delora_sd.files.hashing import hash_file
 from delora_sd.files.tensors import read_tensors
 
 SIZE_PX = 512
-"""Pictures are compared at this size (oft-db/eval.py)."""
+"""Images are compared at this size (oft-db/eval.py)."""
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""The published input normalisation, for pictures in -1..1."""
+"""The published input normalisation, for images in -1..1."""
 
 LAYERS = (("slice1.0", 4, 2, False), ("slice2.3", 1, 2, True), ("slice3.6", 1, 1, True))
 LAYERS += (("slice4.8", 1, 1, False), ("slice5.10", 1, 1, False))
@@ -42,32 +42,32 @@ def load_lpips(file: Path) -> tuple[dict[str, Tensor], str]:
 def lpips_distances(
     files: Sequence[Path], prompts: Int[Tensor, " G"], weights: dict[str, Tensor], device: torch.device
 ) -> Float[Tensor, "G G"]:
-    """Returns the LPIPS distances between pictures of the same prompt; nan between others, which nobody needs."""
+    """Returns the LPIPS distances between images of the same prompt; nan between others, which nobody needs."""
     weights = {name: value.float().to(device) for name, value in weights.items()}
     distances = torch.full((len(files), len(files)), float("nan"))
     for prompt in prompts.unique().tolist():
         rows = torch.nonzero(prompts == prompt).flatten()
-        pictures = torch.stack([to_tensor(to_square(open_photo(files[row]), SIZE_PX)) for row in rows])
-        distances[rows[:, None], rows] = pairwise_lpips(pictures.to(device), weights).cpu()
+        images = torch.stack([to_tensor(to_square(open_photo(files[row]), SIZE_PX)) for row in rows])
+        distances[rows[:, None], rows] = pairwise_lpips(images.to(device), weights).cpu()
     return distances
 
 
-def pairwise_lpips(pictures: Float[Tensor, "N 3 H W"], weights: dict[str, Tensor]) -> Float[Tensor, "N N"]:
-    """Returns LPIPS of every two pictures in -1..1: per layer the weighted squared difference of unit features."""
-    total = pictures.new_zeros(len(pictures), len(pictures))
+def pairwise_lpips(images: Float[Tensor, "N 3 H W"], weights: dict[str, Tensor]) -> Float[Tensor, "N N"]:
+    """Returns LPIPS of every two images in -1..1: per layer the weighted squared difference of unit features."""
+    total = images.new_zeros(len(images), len(images))
     with torch.inference_mode():
-        for index, features in enumerate(_features(pictures, weights)):
+        for index, features in enumerate(_features(images, weights)):
             unit = features / (features.norm(dim=1, keepdim=True) + 1e-10)
             linear = weights[f"lin{index}.model.1.weight"][0]  # (channels, 1, 1)
-            for row, picture in enumerate(unit):
-                total[row] += (linear * (unit - picture) ** 2).sum(dim=1).mean(dim=(1, 2))
+            for row, image in enumerate(unit):
+                total[row] += (linear * (unit - image) ** 2).sum(dim=1).mean(dim=(1, 2))
     return total
 
 
-def _features(pictures: Tensor, weights: dict[str, Tensor]) -> list[Tensor]:
+def _features(images: Tensor, weights: dict[str, Tensor]) -> list[Tensor]:
     """Returns AlexNet's five activations after ReLU."""
-    shift, scale = (pictures.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))
-    value, features = (pictures - shift) / scale, []
+    shift, scale = (images.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))
+    value, features = (images - shift) / scale, []
     for name, stride, padding, is_pooled in LAYERS:
         value = F.max_pool2d(value, 3, stride=2) if is_pooled else value
         value = F.conv2d(value, weights[f"net.{name}.weight"], weights[f"net.{name}.bias"], stride, padding).relu()

@@ -1,6 +1,6 @@
-"""Decoded pictures to arrays for an encoder, by hand with PIL: a number must not depend on a hub's processor file.
+"""Decoded images to arrays for an encoder, by hand with PIL: a number must not depend on a hub's processor file.
 
-Decoding is `delora_sd.data.photos.open_photo`, the same for photos and generated pictures.
+Decoding is `delora_sd.data.photos.open_photo`, the same for photos and generated images.
 """
 
 import re
@@ -18,12 +18,12 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-"""Channel (mean, std) of pictures in 0..1; PROTOCOL 3.2. UNIT leaves them as they are: DreamSim's encoders do it."""
+"""Channel (mean, std) of images in 0..1; PROTOCOL 3.2. UNIT leaves them as they are: DreamSim's encoders do it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a picture of any size becomes an encoder's input."""
+    """How an image of any size becomes an encoder's input."""
 
     resize: Literal["short_side", "squash"]
     """short_side: keep the aspect ratio, then crop the centre. squash: both sides at once."""
@@ -40,8 +40,8 @@ class Preprocessing:
         return f"{size} px {shape}, {self.resample}, {named.get(self.mean, 'own')} statistics"
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Returns the pictures in a folder, by name, 2.png before 10.png: never by the order of the file system."""
+def list_images(folder: Path) -> list[Path]:
+    """Returns the images in a folder, by name, 2.png before 10.png: never by the order of the file system."""
     return natural_order([path for path in list_files(folder) if is_photo(path) and path.is_file()])
 
 
@@ -57,31 +57,31 @@ def _letters_or_number(part: str) -> tuple[int, str]:
     return (int(part), "") if part.isascii() and part.isdigit() else (-1, part)
 
 
-def prepare(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+def prepare(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """Returns the encoder's input, float32, shape (3, crop_px, crop_px)."""
-    resized = picture.resize(_resized_size(picture, preprocessing), Image.Resampling[preprocessing.resample.upper()])
+    resized = image.resize(_resized_size(image, preprocessing), Image.Resampling[preprocessing.resample.upper()])
     pixels = np.asarray(_centre_crop(resized, preprocessing.crop_px), dtype=np.float32) / 255
     normalised = (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
 
-def is_black(picture: Image.Image) -> bool:
-    """True when every pixel is 0: what diffusers' safety checker leaves of a flagged picture."""
-    return all(highest == 0 for _, highest in picture.getextrema())
+def is_black(image: Image.Image) -> bool:
+    """True when every pixel is 0: what diffusers' safety checker leaves of a flagged image."""
+    return all(highest == 0 for _, highest in image.getextrema())
 
 
-def _resized_size(picture: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
+def _resized_size(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
     target = preprocessing.resize_px
     if preprocessing.resize == "squash":
         return target, target
-    width, height = picture.size
+    width, height = image.size
     if width <= height:
         return target, int(target * height / width)
     return int(target * width / height), target
 
 
-def _centre_crop(picture: Image.Image, side: int) -> Image.Image:
-    if picture.size == (side, side):
-        return picture
-    left, top = round((picture.width - side) / 2), round((picture.height - side) / 2)
-    return picture.crop((left, top, left + side, top + side))
+def _centre_crop(image: Image.Image, side: int) -> Image.Image:
+    if image.size == (side, side):
+        return image
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    return image.crop((left, top, left + side, top + side))

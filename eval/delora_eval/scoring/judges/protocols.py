@@ -13,7 +13,7 @@ from delora_sd.errors import UserError, nearest_name
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """An encoder and how it is shown a picture."""
+    """An encoder and how it is shown an image."""
 
     encoder: str
     preprocessing: Preprocessing | None
@@ -22,7 +22,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Everything that decides a number besides the pictures and the weights."""
+    """Everything that decides a number besides the images and the weights."""
 
     name: str
     dino: View
@@ -34,11 +34,11 @@ class Protocol:
     text_has_identifier: bool = False
     """CLIP-T's text keeps the rare token."""
     skips_black: bool = False
-    """Black pictures are left out instead of scored as the failures they are."""
+    """Black images are left out instead of scored as the failures they are."""
     matches_substring: bool = False
-    """OFT's bug: subject `dog` also gets the pictures of every subject whose name ends in `dog`."""
+    """OFT's bug: subject `dog` also gets the images of every subject whose name ends in `dog`."""
     tells_classes: bool = False
-    """Also ask CLIP which class word fits each picture; no published protocol does."""
+    """Also ask CLIP which class word fits each image; no published protocol does."""
     source: str = ""
 
 
@@ -138,7 +138,7 @@ def _combine(preprocessing: str, pooling: str, clip: str, keeps_self_pairs: bool
 
 
 def paired_subjects(subject: str, subjects: list[str], protocol: Protocol) -> list[str]:
-    """Returns whose generated pictures are compared with this subject's photos: its own.
+    """Returns whose generated images are compared with this subject's photos: its own.
 
     Under `matches_substring`, as oft-db/eval.py selects folders: `subject + '-' in folder`.
     """

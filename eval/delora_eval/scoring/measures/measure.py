@@ -1,6 +1,6 @@
 """Scores of embedded subjects under a protocol: what is paired with what, and over what the mean runs.
 
-It sees unit vectors and prompt numbers only, so a test can hand it eight pictures with known embeddings.
+It sees unit vectors and prompt numbers only, so a test can hand it eight images with known embeddings.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from delora_eval.scoring.measures.metrics import PairMean, pool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """Generated pictures as the protocol's encoders see them; unit vectors, one row per picture."""
+class EmbeddedImages:
+    """Generated images as the protocol's encoders see them; unit vectors, one row per image."""
 
     dino: Float[Tensor, "G D"]
     clip: Float[Tensor, "G C"]
     prompts: Int[Tensor, " G"]
-    """Prompt number of every picture."""
+    """Prompt number of every image."""
     texts: Float[Tensor, "P C"] | None = None
     """CLIP's vector of prompt number p in row p; none: prompts unknown."""
     class_texts: Float[Tensor, "K P C"] | None = None
@@ -38,12 +38,12 @@ class Pictures:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedSubject:
-    """A subject's photos and pictures as the protocol's encoders see them."""
+    """A subject's photos and images as the protocol's encoders see them."""
 
     name: str
     photos_dino: Float[Tensor, "R D"]
     photos_clip: Float[Tensor, "R C"]
-    pictures: Pictures
+    images: EmbeddedImages
     held_out_dino: Float[Tensor, "H D"] | None = None
     """Photos that were never trained on; none: there are no such photos."""
     held_out_clip: Float[Tensor, "H C"] | None = None
@@ -67,7 +67,7 @@ class Score:
 
 
 def measure_fidelity(subjects: Sequence[EmbeddedSubject], protocol: Protocol) -> dict[str, list[Score]]:
-    """Returns {subject: [dino, clip_i]}; whose pictures meet whose photos is the protocol's decision."""
+    """Returns {subject: [dino, clip_i]}; whose images meet whose photos is the protocol's decision."""
     by_name = {subject.name: subject for subject in subjects}
     return {
         subject.name: _fidelity(
@@ -107,14 +107,14 @@ def measure_held_out_ceiling(
 
 def measure_copies(subject: EmbeddedSubject, *, threshold: float | None) -> list[Score]:
     """Returns [nearest_dino, copy_rate]; without a threshold a copy is as near as the two most alike photos."""
-    pictures, photos = subject.pictures, subject.photos_dino
-    nearest = metrics.nearest_similarity(photos, pictures.dino)
+    images, photos = subject.images, subject.photos_dino
+    nearest = metrics.nearest_similarity(photos, images.dino)
     stated = metrics.closest_pair(photos) if threshold is None else threshold
     by_prompt = {"nearest_dino": nearest, "copy_rate": nearest >= stated}
     return [
         Score(
             name=name,
-            by_prompt=metrics.mean_by_prompt(values, pictures.prompts, pairs_each=1),
+            by_prompt=metrics.mean_by_prompt(values, images.prompts, pairs_each=1),
             photos=len(photos),
             details={"threshold": round(stated, 6)} if name == "copy_rate" else {},
         )
@@ -122,27 +122,27 @@ def measure_copies(subject: EmbeddedSubject, *, threshold: float | None) -> list
     ]
 
 
-def measure_prompts(pictures: Pictures) -> list[Score]:
+def measure_prompts(images: EmbeddedImages) -> list[Score]:
     """Returns [clip_t, context_accuracy, class_accuracy], as far as prompts and class words are known."""
-    if pictures.texts is None:
+    if images.texts is None:
         return []
-    similarity = metrics.matched_similarity(pictures.clip, pictures.texts[pictures.prompts])
-    scores = [_per_picture("clip_t", similarity, pictures)]
-    if len(pictures.texts) > 1:
-        hits = metrics.nearest_text(pictures.clip, pictures.texts, pictures.prompts)
-        scores.append(_per_picture("context_accuracy", hits, pictures, candidates=len(pictures.texts)))
-    if pictures.class_texts is not None:
-        hits = _class_hits(pictures)
-        scores.append(_per_picture("class_accuracy", hits, pictures, candidates=len(pictures.class_texts)))
+    similarity = metrics.matched_similarity(images.clip, images.texts[images.prompts])
+    scores = [_per_image("clip_t", similarity, images)]
+    if len(images.texts) > 1:
+        hits = metrics.nearest_text(images.clip, images.texts, images.prompts)
+        scores.append(_per_image("context_accuracy", hits, images, candidates=len(images.texts)))
+    if images.class_texts is not None:
+        hits = _class_hits(images)
+        scores.append(_per_image("class_accuracy", hits, images, candidates=len(images.class_texts)))
     return scores
 
 
-def measure_diversity(pictures: Pictures) -> list[Score]:
-    """Returns [diversity_dino] and, with LPIPS, [diversity_lpips]; [] when every prompt has one picture."""
-    distances = {"diversity_dino": metrics.cosine_distances(pictures.dino), "diversity_lpips": pictures.lpips}
-    details = {"diversity_dino": {}, "diversity_lpips": {"weights": pictures.lpips_weights}}
+def measure_diversity(images: EmbeddedImages) -> list[Score]:
+    """Returns [diversity_dino] and, with LPIPS, [diversity_lpips]; [] when every prompt has one image."""
+    distances = {"diversity_dino": metrics.cosine_distances(images.dino), "diversity_lpips": images.lpips}
+    details = {"diversity_dino": {}, "diversity_lpips": {"weights": images.lpips_weights}}
     scores = [
-        Score(name=name, by_prompt=metrics.distance_by_prompt(values, pictures.prompts), details=details[name])
+        Score(name=name, by_prompt=metrics.distance_by_prompt(values, images.prompts), details=details[name])
         for name, values in distances.items()
         if values is not None
     ]
@@ -154,7 +154,7 @@ def measure_drift(
     base: tuple[Float[Tensor, "G D"], Float[Tensor, "G C"]],
     prompts: Int[Tensor, " G"],
 ) -> list[Score]:
-    """Returns [drift_dino, drift_clip_i] from (DINO, CLIP) of the adapted model's pictures and of their base twins."""
+    """Returns [drift_dino, drift_clip_i] from (DINO, CLIP) of the adapted model's images and of their base twins."""
     return [
         Score(
             name=name,
@@ -165,40 +165,40 @@ def measure_drift(
 
 
 def measure_pres(subject: EmbeddedSubject) -> Score:
-    """Returns DreamBooth's prior-preservation score of class pictures: their DINO similarity to the subject."""
-    similarity = metrics.reference_similarity(subject.photos_dino, subject.pictures.dino)
+    """Returns DreamBooth's prior-preservation score of class images: their DINO similarity to the subject."""
+    similarity = metrics.reference_similarity(subject.photos_dino, subject.images.dino)
     photos = len(subject.photos_dino)
-    by_prompt = metrics.mean_by_prompt(similarity, subject.pictures.prompts, pairs_each=photos)
+    by_prompt = metrics.mean_by_prompt(similarity, subject.images.prompts, pairs_each=photos)
     return Score(name="pres", by_prompt=by_prompt, photos=photos)
 
 
 def _fidelity(subject: EmbeddedSubject, sources: Sequence[EmbeddedSubject]) -> list[Score]:
-    prompts = torch.cat([source.pictures.prompts for source in sources])
+    prompts = torch.cat([source.images.prompts for source in sources])
     vectors = {
-        "dino": (subject.photos_dino, torch.cat([source.pictures.dino for source in sources])),
-        "clip_i": (subject.photos_clip, torch.cat([source.pictures.clip for source in sources])),
+        "dino": (subject.photos_dino, torch.cat([source.images.dino for source in sources])),
+        "clip_i": (subject.photos_clip, torch.cat([source.images.clip for source in sources])),
     }
     return [
         Score(
             name=name,
             by_prompt=metrics.mean_by_prompt(
-                metrics.reference_similarity(photos, pictures), prompts, pairs_each=len(photos)
+                metrics.reference_similarity(photos, images), prompts, pairs_each=len(photos)
             ),
             photos=len(photos),
         )
-        for name, (photos, pictures) in vectors.items()
+        for name, (photos, images) in vectors.items()
     ]
 
 
-def _class_hits(pictures: Pictures) -> Bool[Tensor, " G"]:
-    """Each picture against its own prompt under every class word: only the class differs."""
-    candidates = pictures.class_texts[:, pictures.prompts].double()  # (K, G, C)
-    cosines = torch.einsum("kgc,gc->gk", candidates, pictures.clip.double())
-    own = cosines[:, [pictures.own_class]]
-    cosines[:, pictures.own_class] = -2.0
+def _class_hits(images: EmbeddedImages) -> Bool[Tensor, " G"]:
+    """Each image against its own prompt under every class word: only the class differs."""
+    candidates = images.class_texts[:, images.prompts].double()  # (K, G, C)
+    cosines = torch.einsum("kgc,gc->gk", candidates, images.clip.double())
+    own = cosines[:, [images.own_class]]
+    cosines[:, images.own_class] = -2.0
     return (own > cosines).all(dim=1)
 
 
-def _per_picture(name: str, values: Tensor, pictures: Pictures, **details: Any) -> Score:
-    by_prompt = metrics.mean_by_prompt(values, pictures.prompts, pairs_each=1)
+def _per_image(name: str, values: Tensor, images: EmbeddedImages, **details: Any) -> Score:
+    by_prompt = metrics.mean_by_prompt(values, images.prompts, pairs_each=1)
     return Score(name=name, by_prompt=by_prompt, details=details)

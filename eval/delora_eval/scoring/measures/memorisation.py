@@ -34,7 +34,7 @@ def measure_held_out(subject: EmbeddedSubject) -> list[Score]:
     """
     if subject.held_out_dino is None or subject.held_out_clip is None:
         return []
-    seen = subject.pictures
+    seen = subject.images
     sides = {
         "dino": (subject.photos_dino, subject.held_out_dino, seen.dino),
         "clip_i": (subject.photos_clip, subject.held_out_clip, seen.clip),

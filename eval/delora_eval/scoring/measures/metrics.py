@@ -1,6 +1,6 @@
 """Scores from embeddings: pure tensor mathematics. It knows no files, no encoders and no prompts' texts.
 
-Shapes: R photos, G generated pictures, T texts, D dimensions. Embeddings are unit vectors: a dot product is a cosine.
+Shapes: R photos, G generated images, T texts, D dimensions. Embeddings are unit vectors: a dot product is a cosine.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ class PairMean:
     value: float
     pairs: int
     images: int
-    """Pictures it looked at."""
+    """Images it looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class ScoreKind:
     encoder: Literal["dino", "clip", "lpips", "judge"]
     """Which of the protocol's encoders; judge: a member of the family, the same under every protocol."""
     is_share: bool = False
-    """True: a share of pictures, shown in percent."""
+    """True: a share of images, shown in percent."""
 
     def label_for(self, encoder: str) -> str:
         """Returns the label; the miniature's judges are no DINO and no CLIP, and their numbers say so."""
@@ -53,13 +53,13 @@ class ScoreKind:
 SCORES = {
     "dino": ScoreKind(
         label="DINO",
-        meaning="Subject fidelity: mean cosine over all photo x picture pairs.",
+        meaning="Subject fidelity: mean cosine over all photo x image pairs.",
         higher_is_better=True,
         encoder="dino",
     ),
     "clip_i": ScoreKind(
         label="CLIP-I",
-        meaning="Subject fidelity by CLIP: mean cosine over all photo x picture pairs.",
+        meaning="Subject fidelity by CLIP: mean cosine over all photo x image pairs.",
         higher_is_better=True,
         encoder="clip",
     ),
@@ -89,91 +89,91 @@ SCORES = {
     ),
     "rank_top1": ScoreKind(
         label="Own subject first",
-        meaning="Share of pictures to which their own subject is, by DINO, the nearest of all subjects.",
+        meaning="Share of images to which their own subject is, by DINO, the nearest of all subjects.",
         higher_is_better=True,
         encoder="dino",
         is_share=True,
     ),
     "rank_mrr": ScoreKind(
         label="Reciprocal rank",
-        meaning="Mean reciprocal rank, by DINO, of a picture's own subject among all subjects.",
+        meaning="Mean reciprocal rank, by DINO, of an image's own subject among all subjects.",
         higher_is_better=True,
         encoder="dino",
     ),
     "class_rank_top1": ScoreKind(
         label="First in class",
-        meaning="Share of pictures to which their own subject is, by DINO, the nearest of those with its class word.",
+        meaning="Share of images to which their own subject is, by DINO, the nearest of those with its class word.",
         higher_is_better=True,
         encoder="dino",
         is_share=True,
     ),
     "class_rank_mrr": ScoreKind(
         label="Reciprocal rank in class",
-        meaning="Mean reciprocal rank, by DINO, of a picture's own subject among those with its class word.",
+        meaning="Mean reciprocal rank, by DINO, of an image's own subject among those with its class word.",
         higher_is_better=True,
         encoder="dino",
     ),
     "clip_t": ScoreKind(
         label="CLIP-T",
-        meaning="Prompt fidelity: mean cosine of picture and prompt text.",
+        meaning="Prompt fidelity: mean cosine of image and prompt text.",
         higher_is_better=True,
         encoder="clip",
     ),
     "context_accuracy": ScoreKind(
         label="Context",
-        meaning="Share of pictures whose own prompt is the nearest by CLIP among all prompts of the list.",
+        meaning="Share of images whose own prompt is the nearest by CLIP among all prompts of the list.",
         higher_is_better=True,
         encoder="clip",
         is_share=True,
     ),
     "class_accuracy": ScoreKind(
         label="Class",
-        meaning="Share of pictures for which CLIP prefers their own prompt to the same prompt with another class word.",
+        meaning="Share of images for which CLIP prefers their own prompt to the same prompt with another class word.",
         higher_is_better=True,
         encoder="clip",
         is_share=True,
     ),
     "diversity_dino": ScoreKind(
         label="Diversity",
-        meaning="Mean DINO distance (1 - cosine) between pictures of the same prompt. Not LPIPS.",
+        meaning="Mean DINO distance (1 - cosine) between images of the same prompt. Not LPIPS.",
         higher_is_better=None,
         encoder="dino",
     ),
     "diversity_lpips": ScoreKind(
         label="LPIPS diversity",
-        meaning="Mean LPIPS distance between pictures of the same prompt (DreamBooth's DIV).",
+        meaning="Mean LPIPS distance between images of the same prompt (DreamBooth's DIV).",
         higher_is_better=None,
         encoder="lpips",
     ),
     "nearest_dino": ScoreKind(
         label="Nearest photo",
-        meaning="Mean DINO cosine of a picture to the photo nearest to it.",
+        meaning="Mean DINO cosine of an image to the photo nearest to it.",
         higher_is_better=None,
         encoder="dino",
     ),
     "copy_rate": ScoreKind(
         label="Copies",
-        meaning="Share of pictures whose nearest photo is at least as similar as the stated threshold.",
+        meaning="Share of images whose nearest photo is at least as similar as the stated threshold.",
         higher_is_better=False,
         encoder="dino",
         is_share=True,
     ),
     "copy_risk": ScoreKind(
         label="Copy risk",
-        meaning="Share of pictures that repeat a trained photo, whole or in part: nearer by half than photos are.",
+        meaning="Share of images that repeat a trained photo, whole or in part: nearer by half than photos are.",
         higher_is_better=False,
         encoder="dino",
         is_share=True,
     ),
     "drift_dino": ScoreKind(
         label="Drift",
-        meaning="Class prompts: mean DINO distance (1 - cosine) to the base model's own picture of prompt and seed.",
+        meaning="Class prompts: mean DINO distance (1 - cosine) to the base model's own image of prompt and seed.",
         higher_is_better=False,
         encoder="dino",
     ),
     "drift_clip_i": ScoreKind(
         label="Drift by CLIP",
-        meaning="Class prompts: mean CLIP distance (1 - cosine) to the base model's own picture of prompt and seed.",
+        meaning="Class prompts: mean CLIP distance (1 - cosine) to the base model's own image of prompt and seed.",
         higher_is_better=False,
         encoder="clip",
     ),
@@ -244,14 +244,14 @@ def pool(means: Iterable[PairMean], pooling: Literal["subjects", "pairs"]) -> Pa
     return PairMean(value=value, pairs=pairs, images=images)
 
 
-def reference_similarity(photos: Float[Tensor, "R D"], pictures: Float[Tensor, "G D"]) -> Float[Tensor, " G"]:
-    """Returns each picture's mean cosine to all photos; its mean is the mean over all R x G pairs."""
-    return (pictures.double() @ photos.double().T).mean(dim=1)
+def reference_similarity(photos: Float[Tensor, "R D"], images: Float[Tensor, "G D"]) -> Float[Tensor, " G"]:
+    """Returns each image's mean cosine to all photos; its mean is the mean over all R x G pairs."""
+    return (images.double() @ photos.double().T).mean(dim=1)
 
 
-def nearest_similarity(photos: Float[Tensor, "R D"], pictures: Float[Tensor, "G D"]) -> Float[Tensor, " G"]:
-    """Returns each picture's cosine to the photo nearest to it."""
-    return (pictures.double() @ photos.double().T).max(dim=1).values
+def nearest_similarity(photos: Float[Tensor, "R D"], images: Float[Tensor, "G D"]) -> Float[Tensor, " G"]:
+    """Returns each image's cosine to the photo nearest to it."""
+    return (images.double() @ photos.double().T).max(dim=1).values
 
 
 def matched_similarity(left: Float[Tensor, "G D"], right: Float[Tensor, "G D"]) -> Float[Tensor, " G"]:
@@ -276,17 +276,17 @@ def closest_pair(photos: Float[Tensor, "R D"]) -> float:
 
 
 def nearest_text(
-    pictures: Float[Tensor, "G D"], texts: Float[Tensor, "T D"], own: Int[Tensor, " G"]
+    images: Float[Tensor, "G D"], texts: Float[Tensor, "T D"], own: Int[Tensor, " G"]
 ) -> Bool[Tensor, " G"]:
-    """Returns whether each picture's own text is the nearest of all; a tie counts as a miss."""
-    cosines = pictures.double() @ texts.double().T
+    """Returns whether each image's own text is the nearest of all; a tie counts as a miss."""
+    cosines = images.double() @ texts.double().T
     own_cosine = cosines.gather(1, own[:, None])
     rivals = cosines.scatter(1, own[:, None], -2.0)
     return (own_cosine > rivals).all(dim=1)
 
 
 def mean_by_prompt(values: Tensor, prompts: Int[Tensor, " G"], *, pairs_each: int) -> dict[int, PairMean]:
-    """Returns {prompt index: mean}; each picture stands for `pairs_each` pairs, all of equal number."""
+    """Returns {prompt index: mean}; each image stands for `pairs_each` pairs, all of equal number."""
     values = values.double()
     means = {}
     for prompt in prompts.unique().tolist():
@@ -296,7 +296,7 @@ def mean_by_prompt(values: Tensor, prompts: Int[Tensor, " G"], *, pairs_each: in
 
 
 def distance_by_prompt(distances: Float[Tensor, "G G"], prompts: Int[Tensor, " G"]) -> dict[int, PairMean]:
-    """Returns {prompt index: mean distance over its unordered pairs of different pictures}."""
+    """Returns {prompt index: mean distance over its unordered pairs of different images}."""
     means = {}
     for prompt in prompts.unique().tolist():
         chosen = torch.nonzero(prompts == prompt).flatten()
@@ -307,6 +307,6 @@ def distance_by_prompt(distances: Float[Tensor, "G G"], prompts: Int[Tensor, " G
     return means
 
 
-def cosine_distances(pictures: Float[Tensor, "G D"]) -> Float[Tensor, "G G"]:
-    """Returns 1 - cosine of every two pictures."""
-    return 1 - pictures.double() @ pictures.double().T
+def cosine_distances(images: Float[Tensor, "G D"]) -> Float[Tensor, "G G"]:
+    """Returns 1 - cosine of every two images."""
+    return 1 - images.double() @ images.double().T

@@ -40,13 +40,13 @@ def load_patch_encoder(weights: Weights, device: torch.device) -> PatchEncoder:
     return PatchEncoder(model=model, tokenize=_tokenizer(sizes["text_config"], weights.tokenizer), device=device)
 
 
-def see_patches(encoder: PatchEncoder, picture: Image.Image) -> tuple[Float[Tensor, "P D"], tuple[int, int]]:
-    """Returns (the picture's patch vectors, their grid); not unit vectors: the pooling needs them as they are.
+def see_patches(encoder: PatchEncoder, image: Image.Image) -> tuple[Float[Tensor, "P D"], tuple[int, int]]:
+    """Returns (the image's patch vectors, their grid); not unit vectors: the pooling needs them as they are.
 
-    One picture at a time, without padding: a number cannot depend on what else is in a batch.
+    One image at a time, without padding: a number cannot depend on what else is in a batch.
     """
-    grid = patch_grid(picture.height, picture.width)
-    patches = to_patches(picture, grid)[None].to(encoder.device)
+    grid = patch_grid(image.height, image.width)
+    patches = to_patches(image, grid)[None].to(encoder.device)
     present = torch.ones(patches.shape[:2], dtype=torch.int32, device=encoder.device)
     shapes = torch.tensor([grid], device=encoder.device)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""CLIP and SigLIP 2 as open_clip builds them: pictures and texts in one space."""
+"""CLIP and SigLIP 2 as open_clip builds them: images and texts in one space."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from delora_eval.scoring.judges.networks.words import Tokenize, folder_tokenizer
 def build_contrastive(
     architecture: str, sizes: dict[str, Any], *, tokenizer: Path | None
 ) -> tuple[nn.Module, Callable, Callable]:
-    """Returns (model, pictures to vectors, texts to vectors).
+    """Returns (model, images to vectors, texts to vectors).
 
     Built from open_clip's config, never through its factory, which may download or unpickle.
     """

@@ -1,4 +1,4 @@
-"""DreamSim's ensemble (Fu et al. 2023): DINO, OpenAI CLIP and OpenCLIP B/16, tuned on people's triplets of pictures.
+"""DreamSim's ensemble (Fu et al. 2023): DINO, OpenAI CLIP and OpenCLIP B/16, tuned on people's triplets of images.
 
 Its distance is 1 - cosine of the vectors made here. Weights come from scripts/prepare/convert_dreamsim.py, which has
 merged DreamSim's LoRA into them.
@@ -20,7 +20,7 @@ PROJECTED = 512
 
 
 class DreamSimEnsemble(nn.Module):
-    """Pictures in 0..1, (N, 3, 224, 224), to DreamSim's unit vectors with mean 0."""
+    """Images in 0..1, (N, 3, 224, 224), to DreamSim's unit vectors with mean 0."""
 
     def __init__(self, *, sizes: dict[str, Any] | None = None, projected: int = PROJECTED):
         super().__init__()
@@ -32,8 +32,8 @@ class DreamSimEnsemble(nn.Module):
             projection = torch.randn(sizes["embed_dim"], projected) / sizes["embed_dim"] ** 0.5
             self.register_parameter(f"{name}_projection", nn.Parameter(projection))
 
-    def forward(self, pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
-        seen_by_dino, seen_by_clip = (_normalise(pictures, *statistics) for statistics in (IMAGENET, OPENAI_CLIP))
+    def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N D"]:
+        seen_by_dino, seen_by_clip = (_normalise(images, *statistics) for statistics in (IMAGENET, OPENAI_CLIP))
         parts = (
             self.dino(seen_by_dino),
             self.clip(seen_by_clip) @ self.clip_projection,
@@ -68,6 +68,6 @@ def _quick_gelu() -> type[nn.Module]:
     return QuickGELU
 
 
-def _normalise(pictures: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    centre, scale = (pictures.new_tensor(values)[:, None, None] for values in (mean, std))
-    return (pictures - centre) / scale
+def _normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    centre, scale = (images.new_tensor(values)[:, None, None] for values in (mean, std))
+    return (images - centre) / scale

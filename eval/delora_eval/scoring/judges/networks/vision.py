@@ -1,4 +1,4 @@
-"""DINO, DINOv2 and DINOv3 as timm builds them: a picture becomes the CLS token after the final norm."""
+"""DINO, DINOv2 and DINOv3 as timm builds them: an image becomes the CLS token after the final norm."""
 
 from typing import Any
 

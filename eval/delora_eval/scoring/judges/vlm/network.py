@@ -1,4 +1,4 @@
-"""A vision-language model through transformers: one picture, one question in; an answer, its probabilities out."""
+"""A vision-language model through transformers: one image, one question in; an answer, its probabilities out."""
 
 import json
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class AskedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a model said about one picture."""
+    """What a model said about one image."""
 
     question: str
     said: str
@@ -45,7 +45,7 @@ def load_asked_model(weights: Weights, folder: Path, device: torch.device) -> As
     """Returns the model of a local folder; safetensors only, and no code from the folder runs.
 
     Raises:
-        UserError: transformers cannot load it as a model of pictures and text.
+        UserError: transformers cannot load it as a model of images and text.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
@@ -68,9 +68,9 @@ def load_asked_model(weights: Weights, folder: Path, device: torch.device) -> As
     return AskedModel(model=model.eval().requires_grad_(False).to(device), processor=processor, device=device)
 
 
-def ask(asked: AskedModel, picture: Image.Image, question: str, answers: Sequence[str]) -> Answer:
+def ask(asked: AskedModel, image: Image.Image, question: str, answers: Sequence[str]) -> Answer:
     """Returns what the model says and how likely each of `answers` is as its first word."""
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
+    content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
     inputs = asked.processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,

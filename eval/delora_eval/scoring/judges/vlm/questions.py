@@ -27,12 +27,12 @@ class Question:
 
 QUESTIONS = {
     "vqa": Question(
-        template="Does this picture show {prompt}? Answer yes or no.",
+        template="Does this image show {prompt}? Answer yes or no.",
         answers=("yes", "no"),
         reads="probability",
     ),
     "rubric": Question(
-        template="You judge how well a picture follows a text. Consider relevance (are the things of the text there), "
+        template="You judge how well an image follows a text. Consider relevance (are the things of the text there), "
         "accuracy (are its details right), completeness (is nothing of it missing) and context (is the setting the "
         'one it names). Text: "{prompt}". Scale: 0 very poor, nothing of the text is shown; 1 poor, only its general '
         "topic; 2 fair, part of it, important details missing or wrong; 3 good, most of it, small flaws; 4 excellent, "

@@ -1,4 +1,4 @@
-"""Picture sheets: the same prompt and seed of every method side by side, and over the steps of training."""
+"""Image sheets: the same prompt and seed of every method side by side, and over the steps of training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,18 +7,18 @@ from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.report.rows import Row
 from delora_eval.benchmark.report.view import View
 from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
-from delora_eval.scoring.picture_sets import Picture, read_folder_sets, read_shown_sets
+from delora_eval.scoring.image_sets import JudgedImage, read_folder_sets, read_shown_sets
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
 
 THUMBNAIL_PX = 224
-"""Longest side of a picture in a sheet: 30 subjects then make a page of about 20 MB."""
+"""Longest side of an image in a sheet: 30 subjects then make a page of about 20 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One picture of a sheet; `file` is None where there is none."""
+    """One image of a sheet; `file` is None where there is none."""
 
     file: Path | None
     prompt: str
@@ -27,7 +27,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """One row of a sheet: a method and its pictures, in the order of the sheet's columns."""
+    """One row of a sheet: a method and its images, in the order of the sheet's columns."""
 
     method: str
     title: str
@@ -36,7 +36,7 @@ class Strip:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """Pictures of one subject: columns are prompts, or steps of one prompt."""
+    """Images of one subject: columns are prompts, or steps of one prompt."""
 
     subject: str
     photos: tuple[Path, ...]
@@ -64,15 +64,15 @@ def build_sheets(view: View) -> list[Sheet]:
 
 
 def embed_sheets(sheets: list[Sheet]) -> dict[Path, Thumbnail]:
-    """Returns {file: thumbnail} of every picture on the sheets, each made once."""
+    """Returns {file: thumbnail} of every image on the sheets, each made once."""
     files = list(dict.fromkeys(file for sheet in sheets for file in sheet.files))
     return dict(zip(files, make_thumbnails(files, THUMBNAIL_PX), strict=True))
 
 
 def _prompt_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Cell | None]) -> Sheet:
     numbers = view.config.sheet_prompts
-    pictures = {row.name: _pictures(view, cells[row.name], row.step) for row in rows}
-    known = {number: _title(picture) for listed in pictures.values() for number, picture in listed.items()}
+    images = {row.name: _images(view, cells[row.name], row.step) for row in rows}
+    known = {number: _title(image) for listed in images.values() for number, image in listed.items()}
     wanted = [number for number in numbers if number in known]
     shown = sorted((wanted + sorted(known.keys() - set(wanted)))[: len(numbers)])
     return Sheet(
@@ -84,7 +84,7 @@ def _prompt_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Ce
             Strip(
                 method=row.method,
                 title=row.title,
-                tiles=tuple(_tile(pictures[row.name].get(number), known[number]) for number in shown),
+                tiles=tuple(_tile(images[row.name].get(number), known[number]) for number in shown),
             )
             for row in rows
         ),
@@ -96,7 +96,7 @@ def _step_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Cell
     number = next(iter(view.config.sheet_prompts), 0)
     strips = []
     for row in rows:
-        listed = [_pictures(view, cells[row.name], step) for step in steps]
+        listed = [_images(view, cells[row.name], step) for step in steps]
         number = number if any(number in found for found in listed) else min((n for f in listed for n in f), default=0)
         tiles = tuple(_tile(found.get(number), f"step {step}") for step, found in zip(steps, listed, strict=True))
         strips.append(Strip(method=row.method, title=row.title, tiles=tiles))
@@ -116,45 +116,44 @@ def _first_cell(view: View, row: Row, subject: str) -> Cell | None:
     return min(own, key=lambda cell: cell.seed, default=None)
 
 
-def _pictures(view: View, cell: Cell | None, step: int | None) -> dict[int, Picture]:
-    """Returns {prompt number: the picture with the lowest seed} of the cell's pictures of the subject at a step."""
+def _images(view: View, cell: Cell | None, step: int | None) -> dict[int, JudgedImage]:
+    """Returns {prompt number: the image with the lowest seed} of the cell's images of the subject at a step."""
     if cell is None:
         return {}
     if cell.path is not None:
-        return _foreign_pictures(cell)
+        return _foreign_images(cell)
     run, last = view.folder.run(cell), cell.steps[-1]
     if not run.config.exists():
         return {}
     identifier = read_run_settings(run.config).data.identifier
-    found: dict[int, Picture] = {}
-    for pictures in read_shown_sets(run, subject=cell.subject, identifier=identifier):
-        is_of_subject = any(picture.names_subject for picture in pictures.pictures)
-        if is_of_subject and pictures.step_of(last) == (last if step is None else step):
-            for picture in sorted(pictures.pictures, key=lambda picture: picture.seed):
-                found.setdefault(picture.prompt_index, picture)
+    found: dict[int, JudgedImage] = {}
+    for images in read_shown_sets(run, subject=cell.subject, identifier=identifier):
+        is_of_subject = any(image.names_subject for image in images.images)
+        if is_of_subject and images.step_of(last) == (last if step is None else step):
+            for image in sorted(images.images, key=lambda image: image.seed):
+                found.setdefault(image.prompt_index, image)
     return found
 
 
-def _foreign_pictures(cell: Cell) -> dict[int, Picture]:
+def _foreign_images(cell: Cell) -> dict[int, JudgedImage]:
     try:
         sets = read_folder_sets(Path(cell.path), [cell.subject], identifier="", prompts=cell.prompts)
     except UserError:
         return {}
-    pictures = [picture for one in sets for picture in one.pictures]
+    images = [image for one in sets for image in one.images]
     return {
-        picture.prompt_index if cell.prompts else number: picture
-        for number, picture in reversed(list(enumerate(pictures)))
+        image.prompt_index if cell.prompts else number: image for number, image in reversed(list(enumerate(images)))
     }
 
 
-def _title(picture: Picture) -> str:
-    return picture.prompt or picture.file.stem
+def _title(image: JudgedImage) -> str:
+    return image.prompt or image.file.stem
 
 
-def _tile(picture: Picture | None, prompt: str) -> Tile:
-    if picture is None:
+def _tile(image: JudgedImage | None, prompt: str) -> Tile:
+    if image is None:
         return Tile(file=None, prompt=prompt)
-    return Tile(file=picture.file, prompt=_title(picture), seed=picture.seed)
+    return Tile(file=image.file, prompt=_title(image), seed=image.seed)
 
 
 def _photos(view: View, cells: dict[str, Cell | None]) -> tuple[Path, ...]:

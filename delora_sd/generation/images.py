@@ -1,4 +1,4 @@
-"""Pictures to PNG files that say how they were made: whole or not at all, off the critical path."""
+"""Images to PNG files that say how they were made: whole or not at all, off the critical path."""
 
 import io
 import json
@@ -14,13 +14,13 @@ from delora_sd import __version__
 from delora_sd.files.run_folder import write_bytes
 
 WRITERS = 4
-"""Threads; compressing a 512 px picture takes 60 ms, flushing it to disk up to as long."""
+"""Threads; compressing a 512 px image takes 60 ms, flushing it to disk up to as long."""
 
-RANDOM_WEIGHTS = "RANDOM WEIGHTS: the base model is untrained; this picture means nothing"
+RANDOM_WEIGHTS = "RANDOM WEIGHTS: the base model is untrained; this image means nothing"
 
 
-class PictureWriter:
-    """Writes one batch of pictures while the next is drawn; `finished` is called in order, from the caller's thread."""
+class ImageWriter:
+    """Writes one batch of images while the next is drawn; `finished` is called in order, from the caller's thread."""
 
     def __init__(self, finished: Callable[[list[dict[str, Any]]], None]):
         self._finished = finished
@@ -28,7 +28,7 @@ class PictureWriter:
         self._pending: list[Future] = []
         self._records: list[dict[str, Any]] = []
 
-    def __enter__(self) -> "PictureWriter":
+    def __enter__(self) -> "ImageWriter":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -37,11 +37,11 @@ class PictureWriter:
         finally:
             self._pool.shutdown()
 
-    def write(self, pictures: list[tuple[Path, Image.Image, dict[str, Any]]]) -> None:
-        """Takes (file, picture, its line in images.jsonl) of one batch; waits for the batch before."""
+    def write(self, images: list[tuple[Path, Image.Image, dict[str, Any]]]) -> None:
+        """Takes (file, image, its line in images.jsonl) of one batch; waits for the batch before."""
         self._settle()
-        self._records = [record for _, _, record in pictures]
-        self._pending = [self._pool.submit(write_picture, *picture) for picture in pictures]
+        self._records = [record for _, _, record in images]
+        self._pending = [self._pool.submit(write_image, *image) for image in images]
 
     def _settle(self) -> None:
         """Waits for the batch being written; the first file that could not be written raises."""
@@ -53,10 +53,10 @@ class PictureWriter:
             self._finished(records)
 
 
-def write_picture(file: Path, picture: Image.Image, record: Mapping[str, Any]) -> None:
-    """Writes the PNG with its settings inside; the same picture and settings give the same bytes."""
+def write_image(file: Path, image: Image.Image, record: Mapping[str, Any]) -> None:
+    """Writes the PNG with its settings inside; the same image and settings give the same bytes."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=_metadata(record))
+    image.save(buffer, "PNG", pnginfo=_metadata(record))
     write_bytes(file, buffer.getvalue())
 
 

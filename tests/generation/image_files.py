@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 
-def pictures_in(folder: Path) -> dict[str, np.ndarray]:
+def images_in(folder: Path) -> dict[str, np.ndarray]:
     """Returns {file name: (height, width, 3) pixels}, by name."""
     return {file.name: np.asarray(Image.open(file).copy(), dtype=np.int16) for file in sorted(folder.glob("*.png"))}
 
