@@ -15,8 +15,8 @@ from pathlib import Path
 
 from delora_sd.cli.doctor import Check, Finding
 from delora_sd.errors import UserError
+from delora_sd.files.versions import package_version
 from delora_sd.settings import DataConfig, DoctorConfig, GenerateConfig, ModelConfig, TrainConfig, TrainingConfig
-from delora_sd.versions import package_version
 
 MINIATURE = "miniature"
 

@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from delora_sd.config.overlay import Config, find_hint, with_settings
+from delora_sd.config.text import read_text
 from delora_sd.config.words import Word, is_text, is_text_list, natural, reads_as_nothing
 from delora_sd.errors import UserError
-from delora_sd.text_files import read_text
 
 MAX_YAML_BYTES = 200_000
 """No settings file is this large; a larger one is a mistake or an attack: the YAML library reads 60 kB a second."""

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from delora_sd.config.text import lines_of, read_json_text, read_text
 from delora_sd.data.photo_files import is_of_the_system, is_photo
 from delora_sd.data.prompts import instance_prompt
 from delora_sd.data.subjects import Subject
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.settings import DataConfig
-from delora_sd.text_files import lines_of, read_json_text, read_text
 
 BESIDE = "beside"
 """`data.captions=beside`: NAME.txt beside NAME.jpg."""

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from delora_sd.config.text import first_control_character, lines_of, read_text
 from delora_sd.data.subjects import dreambooth
 from delora_sd.errors import UserError, nearest_name
-from delora_sd.text_files import first_control_character, lines_of, read_text
 
 PLACEHOLDERS = ("identifier", "class_word")
 MAX_PROMPT_FILE_BYTES = 1_000_000

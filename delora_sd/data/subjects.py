@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from delora_sd.config.load import read_yaml
+from delora_sd.config.text import first_control_character, lines_of, read_text
 from delora_sd.data.photo_files import find_photos, list_files
 from delora_sd.data.photos import open_photo
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.settings import DataConfig
-from delora_sd.text_files import first_control_character, lines_of, read_text
 
 MINIATURE = "miniature"
 """`data.dataset=miniature` is the bundled dataset."""

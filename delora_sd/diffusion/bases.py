@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from delora_sd.config.load import read_yaml
+from delora_sd.config.text import read_json_text
 from delora_sd.diffusion.folder_checks import check_config, check_part, check_side
 from delora_sd.diffusion.noise_schedule import NoiseSchedule, read_noise_schedule
 from delora_sd.errors import UserError
 from delora_sd.files.hashing import hash_file
 from delora_sd.files.made_from import absolute_place
 from delora_sd.settings import ModelConfig
-from delora_sd.text_files import read_json_text
 
 MINIATURE = "miniature"
 SD15_ARCHITECTURE = "sd15-architecture"

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from delora_sd.config.text import read_json_text
 from delora_sd.errors import UserError
-from delora_sd.text_files import read_json_text
 
 MAX_SIDE_PX = 4096
 """Side of an image; Stable Diffusion 1.x and 2.x were trained at 512 and 768."""

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from delora_sd.config.text import read_json_text
 from delora_sd.errors import DiskError, UserError
 from delora_sd.files.leftovers import old_name, remove, remove_leftovers_of, temporary_name
-from delora_sd.text_files import read_json_text
 
 _FULL_DISK_BYTES = 1 << 20
 

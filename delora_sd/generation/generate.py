@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from delora_sd.adapters.exchange.merging import check_strength, merged_adapters
+from delora_sd.config.text import first_control_character
 from delora_sd.data.prompts import load_prompts
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
@@ -27,7 +28,6 @@ from delora_sd.generation.solver import build_solver
 from delora_sd.generation.sources import find_source, hash_adapters
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import GenerateConfig
-from delora_sd.text_files import first_control_character
 
 MAX_SEED = 2**63 - 1
 MAX_COUNT = 100_000

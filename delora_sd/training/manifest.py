@@ -12,8 +12,8 @@ from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.bases import Base
 from delora_sd.files.hashing import hash_file
 from delora_sd.files.run_folder import FORMAT_VERSION
+from delora_sd.files.versions import package_version
 from delora_sd.settings import TrainConfig
-from delora_sd.versions import package_version
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "safetensors")
 

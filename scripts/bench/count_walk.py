@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from delora_sd.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2] / "delora_sd"
-GROUND = ("config", "files", "errors.py", "signals.py", "progress.py", "random_streams.py", "versions.py")
+GROUND = ("config", "files", "errors.py", "signals.py", "progress.py", "random_streams.py")
 DEFAULTS = ("model.base=miniature", "data.dataset=miniature", "data.subject=dog", "training.prior_weight=0")
 
 Function = tuple[str, int]
@@ -73,7 +74,7 @@ def reading_order(calls: dict[Function | None, dict[Function, None]]) -> list[Fu
 
 
 def num_lines(function: Function) -> int:
-    """Returns the length of a function; 0 for a comprehension or lambda, which is part of another, and on the ground."""
+    """Returns the length of a function; 0 on the ground and for a comprehension or lambda, part of another."""
     file, line = function
     return 0 if Path(file).relative_to(ROOT).parts[0] in GROUND else _lengths(file).get(line, 0)
 
@@ -111,6 +112,6 @@ def _stop(*_: Any, **__: Any) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         read = reading_order(trace([*DEFAULTS, f"output_dir={folder}/run", *sys.argv[1:]]))
-    changes = sum(one[0] != other[0] for one, other in zip(read, read[1:], strict=False))
+    changes = sum(one[0] != other[0] for one, other in pairwise(read))
     lines, files = sum(map(num_lines, read)), len({file for file, _ in read})
     print(f"{len(read)} functions, {lines} lines in {files} files, {changes} changes of file")

@@ -7,11 +7,11 @@ from typing import Any
 
 from delora_eval.scoring.identifier import read_prompt, without_identifier
 from delora_eval.scoring.judges.preprocessing import list_images, natural_order
+from delora_sd.config.text import lines_of, read_text
 from delora_sd.data.photo_files import find_photos, list_files, warn_of_left_out
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.files.run_folder import RunFolder, read_json
 from delora_sd.generation.requests import LISTING, read_listing
-from delora_sd.text_files import lines_of, read_text
 
 
 @dataclass(frozen=True, kw_only=True)
