@@ -39,8 +39,7 @@ def _merged(unet, path, strength: float = 1.0) -> torch.Tensor:
         return unet_output(unet)
 
 
-@pytest.mark.parametrize("layout", ["kohya", "diffusers", "peft"])
-@pytest.mark.parametrize("base", [None, "named"])
+@pytest.mark.parametrize(("layout", "base"), [("kohya", None), ("diffusers", None), ("peft", None), ("kohya", "named")])
 def test_a_foreign_file_is_written_in_another_layout_precision_and_strength(
     tmp_path, base_unet, tiny_sd, capsys, layout, base
 ):

@@ -17,7 +17,6 @@ from delora_sd.errors import UserError
 STARTS = {
     "plain": {},
     "random": {"init_lora_weights": False},
-    "gaussian": {"init_lora_weights": "gaussian"},
     "orthogonal": {"init_lora_weights": "orthogonal"},
     "pissa": {"init_lora_weights": "pissa"},
     "pissa, rank-stabilised": {"init_lora_weights": "pissa", "use_rslora": True, "lora_alpha": 3},
