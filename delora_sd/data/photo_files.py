@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from delora_sd.data.photos import HEIC_ADVICE, can_read_heic
+from delora_sd.data.photos import HEIC_ADVICE, can_read_heic, opens_as_heic
 from delora_sd.errors import UserError
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif")
@@ -60,9 +60,11 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def is_photo(path: Path) -> bool:
-    """True when the file's name says that it is a photo we can read."""
+    """True when the file's name says that it is a photo we can read; of a HEIC, its decoder has to agree."""
     suffix = path.suffix.lower()
-    return suffix in PHOTO_SUFFIXES or (suffix in HEIC_SUFFIXES and can_read_heic())
+    if suffix not in HEIC_SUFFIXES:
+        return suffix in PHOTO_SUFFIXES
+    return can_read_heic() and (not path.is_file() or opens_as_heic(path))
 
 
 def find_photos(folder: Path) -> tuple[Path, ...]:
@@ -102,7 +104,7 @@ def _why_left_out(path: Path) -> str | None:
         num_photos = sum(is_photo(inner) and not is_of_the_system(inner) for inner in _inside(path))
         return f"a folder; the {num_photos} photos in it are not read" if num_photos else None
     if suffix in HEIC_SUFFIXES:
-        return HEIC_ADVICE
+        return "a HEIC that its decoder does not take; save it as .jpg" if can_read_heic() else HEIC_ADVICE
     if suffix in _VIDEO_SUFFIXES:
         return "a video; save frames of it as .jpg"
     return f"{suffix or 'a name without an ending'} is not read; save it as .jpg or .png"

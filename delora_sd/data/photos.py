@@ -77,6 +77,15 @@ def can_read_heic() -> bool:
     return find_spec("pillow_heif") is not None
 
 
+def opens_as_heic(path: Path) -> bool:
+    """True when the decoder takes the file's header; damaged ones and kinds it does not know are none."""
+    try:
+        with _open_header(path):
+            return True
+    except UserError:
+        return False
+
+
 def load_photos(paths: Sequence[Path], size_px: int) -> "Float[Tensor, 'photos 3 size size']":
     """Returns the photos as training sees them, in the order given; warns of each that is too small to be sharp."""
     import torch

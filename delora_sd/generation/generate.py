@@ -1,10 +1,14 @@
 """Images of the subject in new contexts: what is asked for, minus what is there, drawn and listed."""
 
+import warnings
 from pathlib import Path
 
+from delora_sd.adapters.exchange.inputs import find_adapter
 from delora_sd.adapters.exchange.merging import check_strength, merged_adapters
+from delora_sd.adapters.exchange.provenance import find_run
 from delora_sd.config.text import first_control_character
 from delora_sd.data.prompts import load_prompts
+from delora_sd.diffusion.bases import Base
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.files.made_from import check_base
@@ -53,6 +57,7 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
     if source.run is not None:
         advice = f"bring it back, or give run={source.run.adapter} to try the adapter on another base"
         check_base(source.run, name=base.name, fingerprint=base.fingerprint, advice=advice)
+    _warn_of_other_bases(config, base)
     device = resolve_device()
     dtype = resolve_dtype(source.model.dtype, device)
     sampling = _sampling(config, base.size_px)
@@ -111,6 +116,19 @@ def _draw(
             save=lambda batch: writer.write([(r.file, image, image_set.record(r)) for r, image in batch]),
             say=progress.say,
         )
+
+
+def _warn_of_other_bases(config: GenerateConfig, base: Base) -> None:
+    """Warns of extra adapters whose run was trained on a base of other contents: allowed, but an experiment."""
+    for name in config.extra_adapters:
+        run = find_run(find_adapter(Path(name)))
+        trained = run.read_manifest().get("base", {}) if run else {}
+        if trained.get("fingerprint", base.fingerprint) != base.fingerprint:
+            warnings.warn(
+                f"extra_adapters: {name} was trained on another base ({trained.get('id', 'unknown')}) than "
+                f"{base.name}, onto which it is added",
+                stacklevel=2,
+            )
 
 
 def _sampling(config: GenerateConfig, size_px: int) -> SamplingSettings:

@@ -80,6 +80,15 @@ def test_a_foreign_file_is_merged_into_a_named_base(tmp_path, base_unet, tiny_sd
     assert (unet_output(unet) - _merged(base_unet(), file)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("name", ["x" * 250, "犬" * 90])
+def test_an_output_whose_name_no_file_system_takes_is_refused_before_anything_loads(tmp_path, base_unet, name):
+    file = _foreign_file(tmp_path / "a.safetensors", base_unet())
+    with pytest.raises(UserError, match=r"output: the name .* has 2\d\d bytes; expected at most 255"):
+        export_adapter(ExportConfig(run=str(file), output=str(tmp_path / f"{name}.safetensors")))
+    with pytest.raises(UserError, match=r"output: the name .* bytes; expected at most 255"):
+        merge_checkpoint(MergeConfig(run=str(file), output=str(tmp_path / (name * 2))))
+
+
 def test_an_adapter_that_needs_weights_takes_them_from_the_named_base(make_run, base_unet, tiny_sd, tmp_path):
     run, adapted = make_run(config_of("ether_plus"), size=0.1)
     shutil.move(run.adapter, tmp_path / "alone")

@@ -48,7 +48,7 @@ def _saved(folder, name: str):
         return unet_output(PeftModel.from_pretrained(small_unet(), folder))
 
 
-@pytest.mark.filterwarnings("ignore:.*is .eva. but")
+@pytest.mark.filterwarnings("ignore:.*is .eva. but", "ignore:.*init_lora_weights=lora_ga changed")
 @pytest.mark.parametrize("name", STARTS)
 def test_a_folder_is_applied_as_peft_applies_it(tmp_path, name):
     expected = _saved(tmp_path, name)
@@ -58,6 +58,12 @@ def test_a_folder_is_applied_as_peft_applies_it(tmp_path, name):
         assert (unet_output(unet) - expected).abs().max() < 1e-5
     assert all(torch.equal(value, before[key]) for key, value in unet.state_dict().items())
     assert (expected - unet_output(unet)).abs().max() > 1e-2
+
+
+def test_a_folder_that_was_trained_on_changed_weights_says_so(tmp_path):
+    _saved(tmp_path, "lora_ga")
+    with pytest.warns(UserWarning, match=r"init_lora_weights=lora_ga changed the frozen weights when training began"):
+        plain_lora_of(tmp_path, strength=1.0, rank=None)
 
 
 @pytest.mark.parametrize("name", CHANGES_THE_BASE)

@@ -20,6 +20,8 @@ from delora_eval.choice.choose import Choice, write_choice
 from delora_eval.choice.rule import Candidate
 from delora_eval.settings import ChooseConfig, ScoreConfig
 from delora_sd.config.load import load_config, to_yaml
+from delora_sd.data.held_out import load_run_subject
+from delora_sd.files.hashing import hash_file
 from delora_sd.files.run_folder import (
     FORMAT_VERSION,
     RunFolder,
@@ -148,8 +150,12 @@ def _train_one(config: TrainConfig, failures: Failures) -> None:
             "versions": {"torch": "0"},
             "base": {"id": "miniature"},
         }
+        subject = load_run_subject(config)
+        facts |= {
+            key: {photo.name: hash_file(photo) for photo in getattr(subject, key)} for key in ("photos", "held_out")
+        }
         with undivided(run.path.parents[1]):
-            write_json(run.manifest, facts | {"peak_memory_bytes": None, "photos": {"00.jpg": "ab" * 32}, "git": None})
+            write_json(run.manifest, facts | {"peak_memory_bytes": None, "git": None})
             append_line(run.path.parents[2] / "trainings.jsonl", {"run": run.path.name})
 
 

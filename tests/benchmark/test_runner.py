@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from delora_eval.benchmark import grid
 from delora_eval.benchmark.folder import cell_state, open_folder, read_outcome, read_plan
@@ -203,6 +204,39 @@ def test_missing_photo_is_said_before_anything_starts(make_config, dataset):
     with pytest.raises(UserError, match="no photos in"):
         run(make_config())
     assert not (Path(make_config().output_dir)).exists()
+
+
+@pytest.mark.parametrize("change", ["other pixels", "one more", "one less"])
+def test_new_cells_on_other_photos_do_not_stand_beside_old_ones(change, make_config, dataset):
+    run(make_config(seeds=[0]))
+    photo = dataset / "cat" / ("new.jpg" if change == "one more" else "00.jpg")
+    photo.unlink(missing_ok=True)
+    if change != "one less":
+        Image.new("RGB", (64, 64), (1, 2, 3)).save(photo)
+    before = snapshot(Path(make_config().output_dir))
+    with pytest.raises(UserError, match=rf"was trained on other photos than .*cat holds: .*{photo.name}.*no rows of"):
+        run(make_config())
+    assert snapshot(Path(make_config().output_dir)) == before
+    run(make_config(seeds=[0]))  # with nothing to train, a finished table is what it was
+    assert set(states(make_config(seeds=[0])).values()) == {"finished"}
+
+
+def test_photos_under_another_name_are_the_same_photos(make_config, dataset):
+    run(make_config(seeds=[0]))
+    (dataset / "cat" / "00.jpg").rename(dataset / "cat" / "zz.jpg")
+    assert set(states(make_config()).values()) == {"waiting", "finished"}
+    run(make_config())
+    assert set(states(make_config()).values()) == {"finished"}
+
+
+@pytest.mark.parametrize("name", ["m" * 215, "m" * 250])
+def test_a_method_whose_cells_would_have_too_long_a_name_is_refused(name, make_config):
+    config = make_config(methods={name: {"adapter.method": "lora"}})
+    with pytest.raises(
+        UserError, match=r"the folder of cell m+: the name 'm+\.\.\.' has \d+ bytes; expected at most 220"
+    ):
+        run(config)
+    assert not Path(config.output_dir).exists()
 
 
 def test_a_protocol_that_mixes_subjects_is_refused(make_config):

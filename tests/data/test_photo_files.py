@@ -88,6 +88,14 @@ def test_photos_of_phones_without_their_decoder_are_named_with_what_to_install(
         find_photos(folder)
 
 
+@pytest.mark.parametrize("contents", [b"", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"no photo at all" * 50])
+def test_a_heic_that_its_decoder_does_not_take_is_left_out_and_named(contents: bytes, folder: Path):
+    pytest.importorskip("pillow_heif")
+    (folder / "IMG_5.HEIC").write_bytes(contents)
+    with pytest.warns(UserWarning, match=r"1 photo is used; left out: IMG_5\.HEIC \(a HEIC that its decoder"):
+        assert find_photos(folder) == (folder / "1.png",)
+
+
 def test_one_message_however_often_the_folder_is_read(folder: Path):
     (folder / "old.gif").write_bytes(b"x")
     with warnings.catch_warnings(record=True) as said:

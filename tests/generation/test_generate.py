@@ -1,6 +1,7 @@
 """The whole of `generate`: sources, sets, resume, what is written and what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import pytest
 from image_files import hashes_in, images_in
 from PIL import Image
 
+from delora_sd.adapters.exchange.export import export_adapter
+from delora_sd.cli.main import main
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_lines, write_bytes
 from delora_sd.generation import images
 from delora_sd.generation import model as model_module
 from delora_sd.generation.generate import generate
 from delora_sd.generation.model import ModelKeeper
-from delora_sd.settings import DataConfig, ModelConfig
+from delora_sd.settings import DataConfig, ExportConfig, ModelConfig
 
 CONTRACT = {
     "file", "prompt", "template", "prompt_index", "seed", "adapter", "step", "strength", "guidance",
@@ -150,6 +153,35 @@ def test_extra_adapter_is_added(config, run: Path):
     with_extra = generate(config(extra_adapters={other: 1.0}))
     assert _difference(with_extra, generate(config())) > 5
     assert len(read_lines(with_extra / "images.jsonl")[0]["extra_adapters"]) == 1
+
+
+@pytest.mark.parametrize("place", ["adapter", "export/rex.kohya.safetensors"])
+def test_an_extra_adapter_of_another_base_is_said(place: str, config, run: Path, tmp_path: Path):
+    other = shutil.copytree(run, tmp_path / "other")
+    facts = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(facts | {"base": {"id": "elsewhere", "fingerprint": "0" * 64}}))
+    shutil.rmtree(other / "adapter")
+    export_adapter(ExportConfig(run=str(run), step=5, output=str(other / "export" / "rex.kohya.safetensors")))
+    shutil.copytree(run / "checkpoints" / "step-000005" / "adapter", other / "adapter")
+    with pytest.warns(UserWarning, match=r"extra_adapters: .* was trained on another base \(elsewhere\)"):
+        generate(config(extra_adapters={str(other / place): 1.0}, images_per_prompt=1))
+
+
+def test_a_plain_lora_file_is_drawn_on_a_named_base_and_scored(config, run: Path, tiny_sd: Path, tmp_path: Path):
+    file = tmp_path / "theirs.safetensors"
+    export_adapter(ExportConfig(run=str(run), output=str(file), precision="fp32"))
+    names = {"model": ModelConfig(base=str(tiny_sd)), "data": DataConfig(class_word="dog")}
+    theirs = generate(config(run=str(file), output_dir=str(tmp_path / "out"), **names))
+    assert _difference(theirs, generate(config())) <= 1
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(3):
+        Image.new("RGB", (64, 64), (80 * k, 100, 30)).save(photos / f"{k}.png")
+    settings = ["encoders.random_weights=true", "protocol=miniature", f"output={tmp_path / 'scores.jsonl'}"]
+    assert main(["score", f"reference={photos}", f"generated={theirs}", *settings]) == 0
+    lines = read_lines(tmp_path / "scores.jsonl")
+    assert {"dino", "clip_i", "clip_t"} <= {line["score"] for line in lines}
+    assert all(line["random_base"] for line in lines)
 
 
 def test_size_can_be_overridden_and_makes_another_set(config):

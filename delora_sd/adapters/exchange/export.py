@@ -11,6 +11,7 @@ from delora_sd.adapters.exchange.merging import check_strength
 from delora_sd.adapters.exchange.provenance import describe_adapter, find_run
 from delora_sd.adapters.full import FULL_TYPE
 from delora_sd.errors import UserError
+from delora_sd.files.names import check_length
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import ExportConfig
 
@@ -85,6 +86,7 @@ def _output(config: ExportConfig, adapter: Path) -> Path:
         output = Path(config.output).expanduser()
         if config.layout != "peft" and output.suffix != ".safetensors":
             raise UserError(f"output: {output}; a {config.layout} file ends with .safetensors")
+        check_length(output, setting="output")
         return output
     run = None if adapter.is_file() else find_run(adapter)
     if run is None:

@@ -11,6 +11,7 @@ from delora_sd.adapters.exchange.inputs import base_choice, find_adapter, model_
 from delora_sd.adapters.exchange.merging import check_strength, merged_adapters
 from delora_sd.adapters.exchange.provenance import check_base_of
 from delora_sd.errors import UserError
+from delora_sd.files.names import check_length
 from delora_sd.files.run_folder import read_json, write_folder, write_json, write_text
 from delora_sd.files.tensors import read_tensors, write_tensors
 from delora_sd.settings import MergeConfig
@@ -34,6 +35,7 @@ def merge_checkpoint(config: MergeConfig) -> None:
     if not (config.run and config.output):
         raise UserError(f"{'output' if config.run else 'run'}: missing; usage: delora-sd merge RUN FOLDER")
     output = Path(config.output).expanduser()
+    check_length(output, setting="output")
     if output.exists() and not (output / INDEX_FILE).exists() and (output.is_file() or any(output.iterdir())):
         raise UserError(f"output: {output} exists and holds something else; give a new folder")
     adapter = find_adapter(Path(config.run))

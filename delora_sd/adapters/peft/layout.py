@@ -4,6 +4,7 @@ Knows names and shapes, no files.
 """
 
 import re
+import warnings
 from typing import Any
 
 from torch import Tensor
@@ -132,6 +133,7 @@ def from_peft(peft: dict[str, Any], tensors: dict[str, Tensor], *, source: str) 
     where = f"{source}/{CONFIG_FILE}: lambda_pattern"
     check_record(numbers, dict.fromkeys(numbers, float), source=where, advice="get the file again")
     _refuse_what_we_lack(peft, source)
+    _warn_of_lora_ga(peft, source)
     layers = {layer: _flatten(named) for layer, named in _by_layer(tensors, _NAMES[kind], source).items()}
     shapes = {layer: _weight_shape(tensors, layer, kind) for layer in layers}
     specs = {layer: _spec(peft, layer, named, shapes[layer], source) for layer, named in layers.items()}
@@ -147,6 +149,16 @@ def _refuse_what_we_lack(peft: dict[str, Any], source: str) -> None:
         raise UserError(f"{source}: {more} is more than a plain LoRA; merge it")
     if peft.get("bias", "none") != "none":
         raise UserError(f"{source}: bias={peft['bias']} trains biases, which no adapter here holds")
+
+
+def _warn_of_lora_ga(peft: dict[str, Any], source: str) -> None:
+    """LoRA-GA changes the frozen weights before it trains; its folder does not hold how, and PEFT loads it silently."""
+    if str(peft.get("init_lora_weights")).lower() == "lora_ga":
+        warnings.warn(
+            f"{source}: init_lora_weights=lora_ga changed the frozen weights when training began; added to the "
+            "untouched base, as PEFT does too, it draws something else unless it was converted when it was saved",
+            stacklevel=2,
+        )
 
 
 def _by_layer(tensors: dict[str, Tensor], names: dict[str, str], source: str) -> dict[str, Tensors]:

@@ -25,8 +25,11 @@ from delora_eval.benchmark.run.packs import Pack, check_pack_setting, find_pack_
 from delora_eval.benchmark.run.stages import run_pack
 from delora_eval.benchmark.run.workbench import Bench, Stages
 from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings
+from delora_sd.data.held_out import load_run_subject
+from delora_sd.data.recorded import recognise_subject
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.files.leftovers import remove_leftovers
+from delora_sd.files.names import RUN_FOLDER_ROOM, check_length
 from delora_sd.files.run_folder import read_lines, write_json
 
 POLL_SECONDS = 5.0
@@ -64,7 +67,6 @@ def check_door(bench: Bench, cells: list[Cell]) -> None:
     """Raises UserError for what would stop every cell later: photos, settings, encoders; looks at open cells only."""
     from delora_eval.scoring.judges.family import CLASSIC, judge_names
     from delora_eval.scoring.judges.protocols import find_protocol
-    from delora_sd.data.held_out import load_run_subject
     from delora_sd.training.door import check_config
 
     config = bench.config
@@ -85,8 +87,20 @@ def check_door(bench: Bench, cells: list[Cell]) -> None:
     left = open_cells(bench, cells)
     for cell in {cell.row: cell for cell in left if cell.train}.values():
         check_config(replace(cell.train, output_dir=str(bench.folder.path)))
+    for cell in left:
+        check_length(bench.folder.run(cell).path, setting=f"the folder of cell {cell.id[:40]}", room=RUN_FOLDER_ROOM)
     for train in {cell.subject: cell.train for cell in left if cell.train}.values():
         load_run_subject(train)
+    _check_photos(bench, cells, {cell.subject for cell in left})
+
+
+def _check_photos(bench: Bench, cells: list[Cell], subjects: set[str]) -> None:
+    """Raises UserError when a cell of one of the subjects was trained on other photos than new cells would be."""
+    advice = "bring them back, or use another output_dir: cells on other photos are no rows of one table"
+    for cell in cells:
+        run = bench.folder.run(cell)
+        if cell.train and cell.subject in subjects and run.manifest.exists():
+            recognise_subject(run, load_run_subject(cell.train), advice=advice)
 
 
 def share_cells(index: int, count: int, *, owner: str | None = None) -> RunCells:
