@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from delora_eval.benchmark import grid
-from delora_eval.benchmark.folder import cell_state, open_folder, read_outcome, read_plan
+from delora_eval.benchmark.folder import cell_state, load_benchmark, open_folder, read_outcome, read_plan
+from delora_eval.benchmark.run.launchers import run_benchmark
 from delora_eval.benchmark.run.packs import make_packs
 from delora_eval.benchmark.run.runner import parse_shard, run_phases, share_cells
 from delora_eval.benchmark.settings import BenchmarkConfig
@@ -237,6 +238,18 @@ def test_a_method_whose_cells_would_have_too_long_a_name_is_refused(name, make_c
     ):
         run(config)
     assert not Path(config.output_dir).exists()
+
+
+def test_a_relative_folder_of_weights_is_the_one_where_the_benchmark_began(make_config, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = {"seeds": [0], "encoders": {"weights_dir": "weights"}, "lpips_weights": "alex.safetensors"}
+    folder = run_benchmark(make_config(**settings), make_stages=fake_stages)
+    assert load_benchmark(folder).encoders.weights_dir == str(tmp_path / "weights")
+    assert load_benchmark(folder).lpips_weights == str(tmp_path / "alex.safetensors")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"another grid: (lpips_weights|encoders\.weights_dir) is"):
+        run_benchmark(make_config(**settings), make_stages=fake_stages)
 
 
 def test_a_protocol_that_mixes_subjects_is_refused(make_config):

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.methods import Point
-from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.benchmark.settings import BenchmarkConfig, with_absolute_places
 from delora_eval.settings import FamilyConfig
 from delora_sd.config.load import flatten, load_config, to_dict, to_yaml
 from delora_sd.data.subjects import is_plain_name
@@ -139,7 +139,7 @@ def load_benchmark(folder: BenchmarkFolder) -> BenchmarkConfig:
     for name, entry in config.methods.items():
         if not isinstance(entry, dict | None) and "." not in name:
             raise UserError(f"{folder.config}: methods.{name[:80]}: expected settings, found {_show(entry)}")
-    return config
+    return with_absolute_places(config)
 
 
 def remember_grid(folder: BenchmarkFolder, config: BenchmarkConfig) -> None:

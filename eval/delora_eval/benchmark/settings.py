@@ -1,11 +1,12 @@
 """Every setting of a benchmark. No torch here: `--help` and `--dry-run` answer at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from delora_eval.settings import EncoderConfig, FamilyConfig
 from delora_sd.config.overlay import with_settings
 from delora_sd.errors import UserError
+from delora_sd.files.made_from import absolute_place
 from delora_sd.settings import GenerateConfig
 
 CheckpointRule = Literal["fixed_step", "best_step_per_method", "best_step_per_prompt", "best_held_out"]
@@ -114,6 +115,21 @@ class StatusConfig:
 
     folder: str = ""
     """A benchmark folder."""
+
+
+def with_absolute_places(config: BenchmarkConfig) -> BenchmarkConfig:
+    """Returns the settings with every file of the judges as a path that means the same from any folder."""
+    encoders, masks = config.encoders, config.judges.masks
+    return replace(
+        config,
+        lpips_weights=config.lpips_weights and absolute_place(config.lpips_weights),
+        judges=replace(config.judges, masks=masks and absolute_place(masks)),
+        encoders=replace(
+            encoders,
+            weights={name: absolute_place(path) for name, path in encoders.weights.items()},
+            weights_dir=encoders.weights_dir and absolute_place(encoders.weights_dir),
+        ),
+    )
 
 
 def generate_settings(config: BenchmarkConfig) -> GenerateConfig:

@@ -17,7 +17,7 @@ from delora_eval.benchmark.run.probe import Probe, measure
 from delora_eval.benchmark.run.runner import check_door, split_into_packs
 from delora_eval.benchmark.run.stages import real_stages
 from delora_eval.benchmark.run.workbench import Bench
-from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings
+from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings, with_absolute_places
 from delora_sd.data.prompts import load_prompts
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
@@ -40,6 +40,7 @@ class Amount:
 
 def print_plan(config: BenchmarkConfig) -> None:
     """Prints what the benchmark would do; nothing is written."""
+    config = with_absolute_places(config)
     folder = open_folder(config)
     tune, test = tune_cells(config), test_cells(config, read_chosen(folder))
     bench = Bench(

@@ -11,7 +11,7 @@ from delora_eval.benchmark.run.claims import Claims
 from delora_eval.benchmark.run.runner import parse_shard, run_phases, share_cells
 from delora_eval.benchmark.run.stages import real_stages
 from delora_eval.benchmark.run.workbench import Stages
-from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.benchmark.settings import BenchmarkConfig, with_absolute_places
 from delora_sd.errors import UserError
 
 MakeStages = Callable[[BenchmarkConfig], Stages]
@@ -21,6 +21,7 @@ RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTE
 
 def run_benchmark(config: BenchmarkConfig, make_stages: MakeStages = real_stages) -> BenchmarkFolder:
     """Runs what is left of a benchmark and writes its report when every cell has ended; the same call again resumes."""
+    config = with_absolute_places(config)
     folder = LAUNCHERS[config.launcher](config, make_stages)
     cells = [cell for phase in read_plan(folder).values() for cell in phase]
     left = [cell for cell in cells if cell_state(folder, config, cell) in ("half-done", "waiting")]
