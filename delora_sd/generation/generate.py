@@ -1,6 +1,7 @@
 """Images of the subject in new contexts: what is asked for, minus what is there, drawn and listed."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from delora_sd.adapters.exchange.inputs import find_adapter
@@ -29,7 +30,7 @@ from delora_sd.generation.requests import (
 )
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
 from delora_sd.generation.solver import build_solver
-from delora_sd.generation.sources import find_source, hash_adapters
+from delora_sd.generation.sources import Source, find_source, hash_adapters
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import GenerateConfig
 
@@ -65,7 +66,7 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
     image_set = describe_set(
         source.images,
         prompts,
-        base=base,
+        base=_as_the_run_knows_it(source, base),
         precision=f"{dtype}, {source.model.quantization}",
         sampling=sampling,
         adapters=hash_adapters(source.adapters),
@@ -116,6 +117,13 @@ def _draw(
             save=lambda batch: writer.write([(r.file, image, image_set.record(r)) for r, image in batch]),
             say=progress.say,
         )
+
+
+def _as_the_run_knows_it(source: Source, base: Base) -> Base:
+    """Returns the base under the name it was trained on: pictures from before and after it moved stay comparable."""
+    trained = source.run.read_manifest().get("base", {}) if source.run else {}
+    is_same = trained.get("fingerprint") == base.fingerprint and isinstance(trained.get("id"), str)
+    return replace(base, name=trained["id"]) if is_same else base
 
 
 def _warn_of_other_bases(config: GenerateConfig, base: Base) -> None:

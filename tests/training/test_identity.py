@@ -14,7 +14,7 @@ from delora_sd.config.load import load_config, to_yaml
 from delora_sd.diffusion.bases import find_base
 from delora_sd.errors import UserError
 from delora_sd.files.hashing import hash_file
-from delora_sd.files.run_folder import RunFolder, read_json, write_json
+from delora_sd.files.run_folder import RunFolder, read_json, read_lines, write_json
 from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training import recipe
 from delora_sd.training.identity import recognise_base, resolve_places
@@ -178,8 +178,11 @@ def test_later_stages_refuse_other_contents(world: Path, again, capsys, disturb,
 def test_a_base_that_moved_draws_and_another_one_does_not(world: Path, capsys):
     (world / "base").rename(world / "moved")
     draw = ["generate", "run", "prompts=a dog", "images_per_prompt=1", "num_inference_steps=1"]
-    assert main([*draw, "model.base=moved"]) == 0
+    assert main([*draw, "model.base=moved", "strength=0"]) == 0
     (world / "moved").rename(world / "base")
+    assert main([*draw, "model.base=base"]) == 0
+    listings = list((world / "run" / "images").glob("*/images.jsonl"))
+    assert len(listings) == 2 and len({read_lines(listing)[0]["base"] for listing in listings}) == 1  # they pair
     other_base(world)
     assert main([*draw, "model.base=base"]) == 2
     assert "give run=run/adapter to try the adapter on another base" in capsys.readouterr().err
