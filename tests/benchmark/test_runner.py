@@ -234,7 +234,7 @@ def test_photos_under_another_name_are_the_same_photos(make_config, dataset):
 def test_a_method_whose_cells_would_have_too_long_a_name_is_refused(name, make_config):
     config = make_config(methods={name: {"adapter.method": "lora"}})
     with pytest.raises(
-        UserError, match=r"the folder of cell m+: the name 'm+\.\.\.' has \d+ bytes; expected at most 220"
+        UserError, match=r"the folder of a cell: the name 'm+\.\.\.' has \d+ bytes; expected at most 220"
     ):
         run(config)
     assert not Path(config.output_dir).exists()

@@ -13,6 +13,7 @@ from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_sd.config.deciding import differing_settings
 from delora_sd.config.load import flatten
 from delora_sd.errors import UserError, nearest_name
+from delora_sd.files.names import RUN_FOLDER_ROOM, check_length
 from delora_sd.settings import TrainConfig
 
 _SETTINGS_OF_FULL_IDS = {
@@ -182,6 +183,7 @@ def _id(config: BenchmarkConfig, stem: str, train: TrainConfig) -> str:
     """The cell's id: the first edition's where the folder holds work under that name."""
     cells = Path(config.output_dir).expanduser() / CELLS
     full = full_hash(train)
+    check_length(cells / f"{stem}-{training_hash(train)}", setting="the folder of a cell", room=RUN_FOLDER_ROOM)
     is_begun = bool(config.output_dir and full) and (cells / f"{stem}-{full}").is_dir()
     return f"{stem}-{full if is_begun else training_hash(train)}"
 

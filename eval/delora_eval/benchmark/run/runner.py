@@ -29,7 +29,6 @@ from delora_sd.data.held_out import load_run_subject
 from delora_sd.data.recorded import recognise_subject
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.files.leftovers import remove_leftovers
-from delora_sd.files.names import RUN_FOLDER_ROOM, check_length
 from delora_sd.files.run_folder import read_lines, write_json
 
 POLL_SECONDS = 5.0
@@ -87,8 +86,6 @@ def check_door(bench: Bench, cells: list[Cell]) -> None:
     left = open_cells(bench, cells)
     for cell in {cell.row: cell for cell in left if cell.train}.values():
         check_config(replace(cell.train, output_dir=str(bench.folder.path)))
-    for cell in left:
-        check_length(bench.folder.run(cell).path, setting=f"the folder of cell {cell.id[:40]}", room=RUN_FOLDER_ROOM)
     for train in {cell.subject: cell.train for cell in left if cell.train}.values():
         load_run_subject(train)
     _check_photos(bench, cells, {cell.subject for cell in left})
