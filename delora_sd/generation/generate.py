@@ -120,7 +120,7 @@ def _draw(
 
 
 def _as_the_run_knows_it(source: Source, base: Base) -> Base:
-    """Returns the base under the name it was trained on: pictures from before and after it moved stay comparable."""
+    """Returns the base under the name it was trained on: images from before and after it moved stay comparable."""
     trained = source.run.read_manifest().get("base", {}) if source.run else {}
     is_same = trained.get("fingerprint") == base.fingerprint and isinstance(trained.get("id"), str)
     return replace(base, name=trained["id"]) if is_same else base
