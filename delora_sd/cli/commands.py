@@ -45,6 +45,24 @@ def _captions(config: settings.CaptionsConfig) -> None:
     make_captions(config)
 
 
+def _card(config: settings.CardConfig) -> None:
+    from delora_sd.sharing.card import write_card
+
+    print(write_card(config))
+
+
+def _push(config: settings.PushConfig) -> None:
+    from delora_sd.sharing.push import push
+
+    print(push(config))
+
+
+def _list_push(config: settings.PushConfig) -> None:
+    from delora_sd.sharing.push import describe_push
+
+    print("\n".join(describe_push(config)))
+
+
 def _methods(config: settings.MethodsConfig) -> None:
     from delora_sd.adapters.catalogue import print_methods
 
@@ -98,6 +116,21 @@ COMMANDS = {
         run=_captions,
         positional=("photos",),
         example="delora-sd captions ~/rex class_word=dog write=true",
+    ),
+    "card": Command(
+        summary="Write a run's model card, README.md, as the hub reads it.",
+        config=settings.CardConfig,
+        run=_card,
+        positional=("run",),
+        example="delora-sd card runs/rex",
+    ),
+    "push": Command(
+        summary="Send a run's card, exports, adapter and a few images to the hub, private by default.",
+        config=settings.PushConfig,
+        run=_push,
+        positional=("run", "name"),
+        example="delora-sd push runs/rex me/rex --dry-run",
+        dry_run=_list_push,
     ),
     "methods": Command(
         summary="The table of methods: formula, trainable parameters, rank.",
