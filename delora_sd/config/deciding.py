@@ -1,5 +1,6 @@
 """Which settings decide what a training produces or keep two apart, and what a run of an earlier version means."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,13 @@ def read_run_settings(file: Path) -> TrainConfig:
 
 def differing_settings(config: TrainConfig) -> dict[str, Any]:
     """Returns the deciding settings that differ from their first defaults: what names a training for good."""
+    return differing_values(flatten(config))
+
+
+def differing_values(flat: dict[str, Any]) -> dict[str, Any]:
+    """Returns the same of some settings, {dotted key: value}: each is looked at by itself."""
     first = flatten(TrainConfig()) | FIRST_DEFAULTS
-    return {key: value for key, value in flatten(config).items() if is_deciding(key) and value != first[key]}
+    return {key: value for key, value in flat.items() if is_deciding(key) and value != first[key]}
 
 
 def is_deciding(key: str) -> bool:
@@ -78,6 +84,12 @@ def setting_apart(first: TrainConfig, second: TrainConfig) -> str | None:
             return key
     has_prior = [config.training.prior_weight > 0 for config in (first, second)]
     return "training.prior_weight" if has_prior[0] != has_prior[1] else None
+
+
+def pack_group(config: TrainConfig) -> str:
+    """Returns a text that is the same of two runs exactly when nothing sets them apart (`setting_apart`)."""
+    shared = {key: value for key, value in flatten(config).items() if not _is_among(key, FREE_WITHIN_A_PACK)}
+    return json.dumps(shared | {"has prior": config.training.prior_weight > 0}, sort_keys=True)
 
 
 def _is_among(key: str, names: tuple[str, ...]) -> bool:

@@ -166,3 +166,17 @@ def test_preset_file_gives_a_methods_settings(make_config, tmp_path):
 def test_mistakes_in_the_grid_say_what_is_accepted(make_config, changes, message):
     with pytest.raises(UserError, match=message.replace("(", r"\(").replace("`", "`")):
         grid.test_cells(make_config(**changes))
+
+
+def test_every_cell_has_the_id_its_own_settings_give(make_config):
+    """What cells of a row share is worked out once; the id is still that of the whole settings."""
+    config = make_config(matrix={"adapter.rank": [4, 16]})
+    for cell in grid.test_cells(config):
+        assert cell.id == f"{cell.method}-{cell.subject}-s{cell.seed}-{grid.training_hash(cell.train)}"
+    old = [
+        f"{cell.method}-{cell.subject}-s{cell.seed}-{grid.full_hash(cell.train)}" for cell in grid.test_cells(config)
+    ]
+    for name in old[::3]:
+        (Path(config.output_dir) / grid.CELLS / name).mkdir(parents=True)
+    assert [cell.id for cell in grid.test_cells(config)][::3] == old[::3]
+    assert not {cell.id for cell in grid.test_cells(config)} & (set(old) - set(old[::3]))

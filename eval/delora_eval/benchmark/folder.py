@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -171,7 +171,7 @@ def evaluation_fingerprint(config: BenchmarkConfig, cell: Cell) -> str:
         "drift": config.drift,
         "protocol": config.protocol,
         "lpips": config.lpips_weights,
-        "encoders": {key: to_dict(config.encoders)[key] for key in ("weights", "weights_dir", "random_weights")},
+        "encoders": {key: getattr(config.encoders, key) for key in ("weights", "weights_dir", "random_weights")},
     }
     if config.copy_risk:
         facts["copy_risk"] = True
@@ -261,7 +261,9 @@ def _read_cell(record: Any, source: str) -> Cell:
 
 
 def _describe(cell: Cell) -> dict[str, Any]:
-    return {key: value for key, value in vars(cell).items() if key != "train"} | {"steps": list(cell.steps)}
+    return {field.name: getattr(cell, field.name) for field in fields(cell) if field.name != "train"} | {
+        "steps": list(cell.steps)
+    }
 
 
 def _check_same_grid(folder: BenchmarkFolder, config: BenchmarkConfig) -> None:

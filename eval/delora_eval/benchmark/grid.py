@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from delora_eval.benchmark.methods import MethodEntry, Point, dotted, read_methods, resolve
 from delora_eval.benchmark.settings import BenchmarkConfig
-from delora_sd.config.deciding import differing_settings
+from delora_sd.config.deciding import differing_settings, differing_values
 from delora_sd.config.load import flatten
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.files.names import RUN_FOLDER_ROOM, check_length
@@ -57,7 +59,7 @@ class Cell:
     def folder(self, output_dir: Path) -> Path:
         return output_dir / CELLS / self.id
 
-    @property
+    @cached_property
     def row(self) -> str:
         """What the seeds and subjects of one table row share: method and setting."""
         return row_name(self.method, self.setting)
@@ -128,10 +130,27 @@ def training_hash(train: TrainConfig) -> str:
 
 def full_hash(train: TrainConfig) -> str | None:
     """Returns the hash the first edition gave this training; None when that edition could not have done it."""
-    names = {f"{section}.{name}" for section, names in _SETTINGS_OF_FULL_IDS.items() for name in names.split()}
-    if not differing_settings(train).keys() <= names | {"seed"}:
-        return None
-    return _hash({key: value for key, value in flatten(train).items() if key in names | {"seed"}})
+    return _Identity(train).full_hash({})
+
+
+class _Identity:
+    """The settings that name the cells of one row, laid flat once: only subject and seed change from cell to cell."""
+
+    def __init__(self, train: TrainConfig):
+        names = {f"{section}.{name}" for section, names in _SETTINGS_OF_FULL_IDS.items() for name in names.split()}
+        flat = flatten(train)
+        self._differing = differing_values(flat)
+        self._full = {key: value for key, value in flat.items() if key in names | {"seed"}}
+        self._is_of_the_first_edition = self._differing.keys() <= self._full.keys()
+
+    def training_hash(self, own: dict[str, Any]) -> str:
+        """Returns `training_hash` of the row's training with the cell's own subject and seed."""
+        kept = {key: value for key, value in self._differing.items() if key not in own}
+        return _hash(kept | differing_values(own))
+
+    def full_hash(self, own: dict[str, Any]) -> str | None:
+        """Returns `full_hash` of the same."""
+        return _hash(self._full | own) if self._is_of_the_first_edition else None
 
 
 def _expand(
@@ -141,6 +160,7 @@ def _expand(
     seeds: tuple[int, ...],
 ) -> list[Cell]:
     cells: dict[str, Cell] = {}
+    begun = _begun(config)
     for entry, points in rows:
         for point in points:
             if entry.path is not None:
@@ -148,44 +168,56 @@ def _expand(
             else:
                 train = resolve(entry, point)
                 _check_method(entry, train)
-                row = [
-                    _training_cell(config, entry, point, train, subject=subject, seed=seed)
-                    for seed in dict.fromkeys(seeds)
-                    for subject in subjects
-                ]
+                row = _row_cells(config, entry, point, train, subjects=subjects, seeds=seeds, begun=begun)
+                for cell in row:
+                    folder = cell.folder(Path(config.output_dir).expanduser())
+                    check_length(folder, setting="the folder of a cell", room=RUN_FOLDER_ROOM)
             cells |= {cell.id: cell for cell in row if cell.id not in cells}
     return list(cells.values())
 
 
-def _training_cell(
+def _row_cells(
     config: BenchmarkConfig,
     entry: MethodEntry,
     point: Point,
     train: TrainConfig,
     *,
-    subject: str,
-    seed: int,
-) -> Cell:
-    data = train.data if train.data.photos else replace(train.data, subject=subject)
-    train = replace(train, seed=seed, data=data)
-    return Cell(
-        id=_id(config, f"{entry.name}-{subject}-s{seed}", train),
-        method=entry.name,
-        subject=subject,
-        seed=seed,
-        setting=point,
-        steps=_steps(config, entry, train),
-        train=train,
-    )
+    subjects: tuple[str, ...],
+    seeds: tuple[int, ...],
+    begun: frozenset[str],
+) -> list[Cell]:
+    """The cells of one row, seed by seed; what they share is worked out once."""
+    identity, steps = _Identity(train), _steps(config, entry, train)
+    datas = {subject: train.data if train.data.photos else replace(train.data, subject=subject) for subject in subjects}
+    return [
+        Cell(
+            id=_id(identity, f"{entry.name}-{subject}-s{seed}", {"seed": seed, "data.subject": data.subject}, begun),
+            method=entry.name,
+            subject=subject,
+            seed=seed,
+            setting=point,
+            steps=steps,
+            train=replace(train, seed=seed, data=data),
+        )
+        for seed in dict.fromkeys(seeds)
+        for subject, data in datas.items()
+    ]
 
 
-def _id(config: BenchmarkConfig, stem: str, train: TrainConfig) -> str:
+def _id(identity: _Identity, stem: str, own: dict[str, Any], begun: frozenset[str]) -> str:
     """The cell's id: the first edition's where the folder holds work under that name."""
+    if begun and f"{stem}-{identity.full_hash(own)}" in begun:
+        return f"{stem}-{identity.full_hash(own)}"
+    return f"{stem}-{identity.training_hash(own)}"
+
+
+def _begun(config: BenchmarkConfig) -> frozenset[str]:
+    """The names of the run folders that are there, read at one go."""
     cells = Path(config.output_dir).expanduser() / CELLS
-    full = full_hash(train)
-    check_length(cells / f"{stem}-{training_hash(train)}", setting="the folder of a cell", room=RUN_FOLDER_ROOM)
-    is_begun = bool(config.output_dir and full) and (cells / f"{stem}-{full}").is_dir()
-    return f"{stem}-{full if is_begun else training_hash(train)}"
+    if not (config.output_dir and cells.is_dir()):
+        return frozenset()
+    with os.scandir(cells) as entries:
+        return frozenset(entry.name for entry in entries if entry.is_dir())
 
 
 def _images_cell(entry: MethodEntry, subject: str) -> Cell:
@@ -218,9 +250,10 @@ def _check_method(entry: MethodEntry, train: TrainConfig) -> None:
 
 
 def _check_one_table(cells: list[Cell]) -> None:
-    trained = [cell for cell in cells if cell.train is not None]
+    rows = {cell.row: cell for cell in cells if cell.train is not None}
+    settings = [(cell.method, flatten(cell.train)) for cell in rows.values()]
     for key in SHARED_BY_A_TABLE:
-        values = {str(flatten(cell.train)[key]): cell.method for cell in trained}
+        values = {str(flat[key]): method for method, flat in settings}
         if len(values) > 1:
             found = ", ".join(f"{value} ({method})" for value, method in values.items())
             raise UserError(f"one table needs one {key}, found {found}; run a benchmark for each")

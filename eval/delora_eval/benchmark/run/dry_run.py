@@ -19,9 +19,9 @@ from delora_eval.benchmark.run.stages import real_stages
 from delora_eval.benchmark.run.workbench import Bench
 from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings, with_absolute_places
 from delora_sd.data.prompts import load_prompts
-from delora_sd.data.subjects import load_subject
+from delora_sd.data.subjects import find_subject
 from delora_sd.errors import UserError
-from delora_sd.settings import GenerateConfig
+from delora_sd.settings import DataConfig, GenerateConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,8 @@ def count_work(config: BenchmarkConfig, packs: list[Pack]) -> Amount:
     """Returns what the packs come to; images of the base model are made once per subject."""
     cells = [cell for pack in packs for cell in pack if cell.train]
     shared = generate_settings(config)
-    images = sum(_own_images(config, cell, shared) for cell in cells)
+    per_set = {data: _images_per_set(data, shared) for data in {cell.train.data for cell in cells}}
+    images = sum(_own_images(config, cell, shared, per_set[cell.train.data]) for cell in cells)
     subjects = {cell.subject: cell for cell in cells}
     base_sets = int(config.drift) + int(0 in config.steps)
     return Amount(
@@ -76,7 +77,7 @@ def count_work(config: BenchmarkConfig, packs: list[Pack]) -> Amount:
         pack_steps=sum(pack[0].train.training.num_steps for pack in packs if pack[0].train),
         adapter_steps=sum(cell.train.training.num_steps for cell in cells),
         sets=sum(_own_sets(config, cell) for cell in cells) + base_sets * len(subjects),
-        images=images + sum(_images_per_set(cell, shared) for cell in subjects.values()) * base_sets,
+        images=images + sum(per_set[cell.train.data] for cell in subjects.values()) * base_sets,
         checkpoints=sum(-(-cell.train.training.num_steps // cell.train.training.checkpoint_every) for cell in cells),
         cells=len(cells),
     )
@@ -105,21 +106,21 @@ def _own_sets(config: BenchmarkConfig, cell: Cell) -> int:
     return len([step for step in cell.steps if step > 0]) + int(config.drift)
 
 
-def _own_images(config: BenchmarkConfig, cell: Cell, shared: GenerateConfig) -> int:
+def _own_images(config: BenchmarkConfig, cell: Cell, shared: GenerateConfig, per_set: int) -> int:
     """Images made with the cell's adapter; where the cell chooses its step, few at every step and the rest at one."""
     if config.checkpoint != "best_held_out":
-        return _images_per_set(cell, shared) * _own_sets(config, cell)
+        return per_set * _own_sets(config, cell)
     choosing, reporting = cell_prompts(cell, shared)
     steps = len([step for step in cell.steps if step > 0])
     subject = (len(choosing) * steps + len(reporting)) * shared.images_per_prompt
-    return subject + int(config.drift) * _images_per_set(cell, shared)
+    return subject + int(config.drift) * per_set
 
 
-def _images_per_set(cell: Cell, shared: GenerateConfig) -> int:
-    subject = load_subject(cell.train.data)
+def _images_per_set(data: DataConfig, shared: GenerateConfig) -> int:
+    subject = find_subject(data)
     prompts = load_prompts(
         shared.prompts,
-        identifier=cell.train.data.identifier,
+        identifier=data.identifier,
         class_word=subject.class_word,
         is_live=subject.is_live,
     )

@@ -16,6 +16,7 @@ from rich.text import Text
 from delora_eval.benchmark.grid import Cell
 
 STATES = ("finished", "diverged", "failed", "half-done", "waiting")
+OPEN = ("half-done", "waiting")
 STYLES = {"finished": "green", "diverged": "yellow", "failed": "red", "half-done": "cyan", "waiting": "dim"}
 
 
@@ -27,6 +28,7 @@ class Display:
     title: str = ""
     _states: dict[str, str] = field(default_factory=dict)
     _methods: dict[str, str] = field(default_factory=dict)
+    _left: int = 0
     _now: str = ""
     _last_line: str = ""
     _live: Live | None = None
@@ -37,6 +39,7 @@ class Display:
         """Sets the cells of this phase and how far they are."""
         self._states = dict(zip([cell.id for cell in cells], states, strict=True))
         self._methods = {cell.id: cell.method for cell in cells}
+        self._left = sum(state in OPEN for state in states)
         self._began, self._ended = time.monotonic(), 0
 
     def begin(self, stage: str, ids: list[str]) -> None:
@@ -45,10 +48,10 @@ class Display:
         self._show(self._now)
 
     def end(self, cell_id: str, state: str) -> None:
+        self._left -= self._states.get(cell_id) in OPEN and state not in OPEN
         self._states[cell_id] = state
         self._ended += 1
-        counts = Counter(self._states.values())
-        left = sum(counts[name] for name in ("half-done", "waiting"))
+        left = self._left
         self._show(
             f"{cell_id}: {state}; {len(self._states) - left} of {len(self._states)} cells{self._time_left(left)}"
         )
@@ -74,9 +77,9 @@ class Display:
         table.add_column("method")
         for state in STATES:
             table.add_column(state, justify="right", style=STYLES[state])
+        counts = Counter((self._methods[cell_id], state) for cell_id, state in self._states.items())
         for method in dict.fromkeys(self._methods.values()):
-            counts = Counter(state for cell_id, state in self._states.items() if self._methods[cell_id] == method)
-            table.add_row(method, *(str(counts[state] or "") for state in STATES))
+            table.add_row(method, *(str(counts[method, state] or "") for state in STATES))
         return Group(table, Text(self._now), Text(self._last_line, style="dim", overflow="ellipsis", no_wrap=True))
 
     def _show(self, line: str) -> None:

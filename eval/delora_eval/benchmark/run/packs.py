@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from delora_eval.benchmark.folder import BenchmarkFolder
 from delora_eval.benchmark.grid import Cell
-from delora_sd.config.deciding import setting_apart
+from delora_sd.config.deciding import pack_group
 from delora_sd.errors import UserError
 from delora_sd.settings import TrainConfig
 
@@ -31,20 +31,27 @@ def find_pack_size(setting: str, cells: Iterable[Cell], *, measure: Measure, say
     from delora_sd.adapters.attach import is_packable
     from delora_sd.training.pack_size import best_pack, fit_pack
 
-    packable = [cell.train for cell in cells if cell.train and is_packable(cell.train.adapter.method)]
+    packable = [cell for cell in cells if cell.train and is_packable(cell.train.adapter.method)]
     wanted = min(best_pack() if setting == AUTO else int(setting), len(packable))
     if wanted < 2:
         return 1
     return fit_pack(wanted, measure(_one_of_each(packable)), say)
 
 
-def _one_of_each(trains: list[TrainConfig]) -> list[TrainConfig]:
-    """Of runs that can share a pack, the first: they need the same."""
-    found: list[TrainConfig] = []
-    for train in trains:
-        if all(setting_apart(other, train) for other in found):
-            found.append(train)
-    return found
+def _one_of_each(cells: list[Cell]) -> list[TrainConfig]:
+    """Of cells that can share a pack, the training of the first: they need the same."""
+    groups: dict[str, TrainConfig] = {}
+    for cell in _first_of_each_row(cells).values():
+        groups.setdefault(pack_group(cell.train), cell.train)
+    return list(groups.values())
+
+
+def _first_of_each_row(cells: Iterable[Cell]) -> dict[str, Cell]:
+    """Returns {row: its first cell}; subjects and seeds of one row can always share a pack."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        first.setdefault(cell.row, cell)
+    return first
 
 
 def make_packs(folder: BenchmarkFolder, cells: Iterable[Cell], size: int) -> list[Pack]:
@@ -55,23 +62,17 @@ def make_packs(folder: BenchmarkFolder, cells: Iterable[Cell], size: int) -> lis
     """
     from delora_sd.adapters.attach import is_packable
 
+    cells = list(cells)
+    group_of = {
+        row: pack_group(first.train) if first.train else row for row, first in _first_of_each_row(cells).items()
+    }
     groups: dict[tuple[str, int], list[Cell]] = {}
-    leaders: dict[str, Cell] = {}
     for cell in cells:
-        leader = leaders.setdefault(cell.row, _leader(cell, leaders.values()))
         steps = folder.run(cell).checkpoint_steps() if cell.train else []
-        groups.setdefault((leader.id, max(steps, default=0)), []).append(cell)
+        groups.setdefault((group_of[cell.row], max(steps, default=0)), []).append(cell)
     return [
         tuple(group[start : start + width])
         for group in groups.values()
         for width in [size if group[0].train and is_packable(group[0].train.adapter.method) else 1]
         for start in range(0, len(group), width)
     ]
-
-
-def _leader(cell: Cell, leaders: Iterable[Cell]) -> Cell:
-    """The first cell it can share a pack with, else itself; subjects and seeds of one row always can."""
-    if cell.train is None:
-        return cell
-    fitting = (other for other in leaders if other.train and setting_apart(other.train, cell.train) is None)
-    return next(fitting, cell)

@@ -34,9 +34,9 @@ def _state_table(title: str, phase: str, cells: list[Cell], states: dict[str, st
     table.add_column("method")
     for state in STATES:
         table.add_column(state, justify="right")
+    counts = Counter((cell.method, states[cell.id]) for cell in cells)
     for method in dict.fromkeys(cell.method for cell in cells):
-        counts = Counter(states[cell.id] for cell in cells if cell.method == method)
-        table.add_row(method, *(str(counts[state] or "") for state in STATES))
+        table.add_row(method, *(str(counts[method, state] or "") for state in STATES))
     return table
 
 
