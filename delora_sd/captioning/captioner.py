@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from delora_sd.errors import UserError
+from delora_sd.files.hub import find_snapshot
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,10 +66,12 @@ def load_captioner(source: str, *, is_offline: bool) -> Captioner:
         raise UserError(f"captioner={source}: no such folder, and not a hub id (owner/name)")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float16 if device == "cuda" else torch.float32
-    offline = {"local_files_only": is_offline or Path(name).is_dir()}
     try:
-        processor = AutoProcessor.from_pretrained(name, **offline)
-        model = AutoModelForImageTextToText.from_pretrained(name, use_safetensors=True, torch_dtype=dtype, **offline)
+        folder = Path(name) if Path(name).is_dir() else find_snapshot(name, is_offline=is_offline)
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, torch_dtype=dtype
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(

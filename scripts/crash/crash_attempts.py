@@ -62,7 +62,7 @@ def import_everything() -> None:
     from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    from delora_eval.benchmark.report.report import report
+    from delora_eval.benchmark.report.report import report_benchmark
     from delora_eval.benchmark.run import launchers
     from delora_eval.scoring import score
     from delora_sd.cli import main as cli
@@ -71,7 +71,7 @@ def import_everything() -> None:
 
     cli.load_commands()
     assert all((AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel))
-    assert all((CLIPTextModel, CLIPTokenizer, score, launchers, report, generate, recipe))
+    assert all((CLIPTextModel, CLIPTokenizer, score, launchers, report_benchmark, generate, recipe))
 
 
 def attempt(

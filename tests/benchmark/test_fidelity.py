@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from delora_eval.fidelity import studies
+from delora_sd.config.load import read_yaml
 
 from .fakes import dino_of, fake_stages
 
@@ -32,8 +33,12 @@ def test_every_claim_stands_with_its_verdict(page):
 
 
 def test_a_difference_is_the_paired_one_and_its_verdict_follows_its_interval(page):
+    study = read_yaml(studies.CONFIGS / "miniature_fidelity_rates.yaml")
+    steps = int(study["train"]["training"]["num_steps"])
+
     def mean(method: str, subject: str) -> float:
-        return statistics.mean(dino_of(method, subject, seed, 100) for seed in SEEDS)
+        lr = float(study["methods"][method]["optimizer.lr"])
+        return statistics.mean(dino_of(method, subject, seed, steps, lr=lr) for seed in SEEDS)
 
     expected = statistics.mean(mean("delora", subject) - mean("lora", subject) for subject in SUBJECTS)
     found = re.search(

@@ -13,6 +13,8 @@ from delora_eval.benchmark.settings import BenchmarkConfig
 
 from .fakes import SECONDS, fake_stages, trainings
 
+ROOT = Path(__file__).parents[2]
+
 ray = pytest.importorskip("ray", reason="RAY IS NOT INSTALLED: pip install 'delora_sd[cluster]'")
 
 
@@ -43,7 +45,8 @@ def cluster():
 
     patch = pytest.MonkeyPatch()
     patch.setenv(SECONDS, "0.05")
-    patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # the workers import this file
+    places = (ROOT / "tests", ROOT, ROOT / "eval")  # the workers import this file, and the code that it tests
+    patch.setenv("PYTHONPATH", os.pathsep.join(map(str, places)))
     try:
         two_nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         two_nodes.add_node(num_cpus=1)

@@ -66,8 +66,8 @@ def test_a_check_that_fails_is_a_finding_and_the_others_go_on(monkeypatch, capsy
 
 def test_old_and_missing_packages_are_named_with_the_pip_line(monkeypatch):
     versions = {"torch": "2.1.0", "peft": None}
-    genuine = checks._version
-    monkeypatch.setattr(checks, "_version", lambda name: versions.get(name, genuine(name)))
+    genuine = checks.package_version
+    monkeypatch.setattr(checks, "package_version", lambda name: versions.get(name, genuine(name)))
     found = one(checks.check_packages(CONFIG), "packages")
     assert found.state == "broken" and "torch 2.1.0, needed >=2.6" in found.found
     assert "peft is not installed" in found.found and found.advice == "pip install 'peft>=0.18' 'torch>=2.6'"

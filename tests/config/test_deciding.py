@@ -11,6 +11,7 @@ from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import OptimizerConfig, TrainConfig
 from delora_sd.training.door import check_resume
+from delora_sd.training.identity import resolve_places
 
 FIRST_EDITION = Path(__file__).parents[1] / "fixtures" / "first_edition" / "train_defaults.yaml"
 
@@ -48,7 +49,7 @@ def test_settings_that_decide_nothing_name_nothing():
 def test_a_setting_that_did_not_exist_yet_counts_as_the_same(tmp_path):
     run = run_of_an_older_version(tmp_path, lacking="schedule", config=TrainConfig())
     assert deciding.read_run_settings(run.config) == TrainConfig()
-    check_resume(run, TrainConfig())
+    check_resume(run, resolve_places(TrainConfig()))
 
 
 def test_a_setting_that_did_not_exist_yet_means_what_was_done_then(tmp_path, monkeypatch):
@@ -56,8 +57,8 @@ def test_a_setting_that_did_not_exist_yet_means_what_was_done_then(tmp_path, mon
     monkeypatch.setitem(deciding.FIRST_DEFAULTS, "optimizer.schedule", "linear")
     run = run_of_an_older_version(tmp_path, lacking="schedule", config=TrainConfig())
     assert deciding.read_run_settings(run.config).optimizer.schedule == "linear"
-    check_resume(run, TrainConfig(optimizer=OptimizerConfig(schedule="linear")))
+    check_resume(run, resolve_places(TrainConfig(optimizer=OptimizerConfig(schedule="linear"))))
     with pytest.raises(UserError, match=r"was begun with optimizer\.schedule=linear, now it is constant"):
-        check_resume(run, TrainConfig())
+        check_resume(run, resolve_places(TrainConfig()))
     run.config.write_text(to_yaml(TrainConfig()))
     assert deciding.read_run_settings(run.config) == TrainConfig(), "what the file says is never overruled"

@@ -25,7 +25,7 @@ MAY = {
     "torch.load": (),
     "np.load": ("delora_sd/miniature/build/dataset.py",),
     "hf_hub_download": ("eval/delora_eval/scoring/judges/weights.py",),
-    "snapshot_download": ("delora_sd/diffusion/bases.py",),
+    "snapshot_download": ("delora_sd/diffusion/bases.py", "delora_sd/files/hub.py"),
     "safe_open": ("delora_sd/files/tensors.py",),
     "load_file": MINIATURE,
     "Image.open": ("delora_sd/data/photos.py",),
@@ -44,9 +44,9 @@ NEEDS = {
     "load_lora_weights": {"local_files_only": "True", "use_safetensors": "True"},
     "create_model": {"pretrained": "False"},
 }
-"""{last name of a call: keywords it must have}; what is fetched is fetched by find_base and find_weights."""
+"""{last name of a call: keywords it must have}; find_base, find_weights and find_snapshot fetch what is fetched."""
 
-WITHOUT_WEIGHTS = ("Tokenizer", "Scheduler")
+WITHOUT_WEIGHTS = ("Tokenizer", "Scheduler", "Processor", "AutoConfig")
 
 NEVER = {"weights_only": ("False", "None"), "allow_pickle": ("True",), "shell": ("True",)}
 """{keyword: values}; and `trust_remote_code` with any."""

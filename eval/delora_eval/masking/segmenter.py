@@ -14,6 +14,7 @@ from torch import nn
 from delora_eval.scoring.judges.encoders import pick_device
 from delora_eval.settings import MasksConfig
 from delora_sd.errors import UserError
+from delora_sd.files.hub import find_snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,13 @@ def load_segmenter(config: MasksConfig) -> Segmenter:
     """
     from transformers import AutoConfig, CLIPSegForImageSegmentation, CLIPSegProcessor
 
-    source = str(Path(config.segmenter).expanduser()) if _is_path(config.segmenter) else config.segmenter
-    options = {"local_files_only": config.offline}
     try:
-        kind = AutoConfig.from_pretrained(source, **options).model_type
+        folder = _find_folder(config)
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         if kind != "clipseg":
             raise UserError(f"segmenter={config.segmenter}: a {kind} model; expected a CLIPSeg")
-        processor = CLIPSegProcessor.from_pretrained(source, **options)
-        model = CLIPSegForImageSegmentation.from_pretrained(source, use_safetensors=True, **options)
+        processor = CLIPSegProcessor.from_pretrained(folder, local_files_only=True)
+        model = CLIPSegForImageSegmentation.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -61,5 +61,7 @@ def find_subject(segmenter: Segmenter, photo: Image.Image, class_word: str) -> F
     return resized[0, 0].cpu().numpy()
 
 
-def _is_path(source: str) -> bool:
-    return source.startswith(("/", "~", ".")) or Path(source).is_dir()
+def _find_folder(config: MasksConfig) -> Path:
+    if config.segmenter.startswith(("/", "~", ".")) or Path(config.segmenter).is_dir():
+        return Path(config.segmenter).expanduser()
+    return find_snapshot(config.segmenter, is_offline=config.offline)

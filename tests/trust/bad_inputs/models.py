@@ -149,7 +149,7 @@ REFUSED = (
     Case(
         name="an adapter hidden beside the text encoder",
         command=base(_adapter_beside_the_text_encoder),
-        says=("text_encoder/adapter_config.json", "remove"),
+        says=("text_encoder/adapter_config.json", "does not belong", "move it elsewhere"),
     ),
     Case(
         name="a config that asks for code from the hub",

@@ -82,7 +82,7 @@ REFUSED = (
     ),
     Case(name="YAML that is none", command=file("a: [1\nb: }\n"), says=("my.yaml", "line 2", "not valid YAML")),
     Case(
-        name="bytes that are no text", command=file(b"\xff\xfe\0seed"), says=("my.yaml", "cannot be read", "position 0")
+        name="bytes that are no text", command=file(b"\xff\xfe\0seed"), says=("my.yaml", "cannot be read", "position 4")
     ),
     Case(name="a NUL in YAML", command=file("seed: 1\0\n"), says=("my.yaml", "not valid YAML")),
     Case(name="a settings file of 2 MB", command=file(b"#" * 2_000_000), says=("my.yaml", "2000000 bytes", "at most")),

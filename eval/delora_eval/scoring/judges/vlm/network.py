@@ -55,7 +55,8 @@ def load_asked_model(weights: Weights, folder: Path, device: torch.device) -> As
         if weights.is_random:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(RANDOM_SEED)
-                model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder)).to(dtype)
+                sizes = AutoConfig.from_pretrained(folder, local_files_only=True)
+                model = AutoModelForImageTextToText.from_config(sizes).to(dtype)
         else:
             model = AutoModelForImageTextToText.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, local_files_only=True

@@ -1,7 +1,6 @@
 """Where the asked model is: a local folder or a snapshot of a hub repository, checked and hashed at the door."""
 
 import hashlib
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +9,7 @@ from delora_eval.scoring.judges.weights import ENCODERS, HASH_DIGITS, VLM, Weigh
 from delora_eval.settings import EncoderConfig
 from delora_sd.errors import UserError
 from delora_sd.files.hashing import hash_file
-
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-"""What is downloaded of a repository: no pickles, no code."""
+from delora_sd.files.hub import find_snapshot
 
 
 def find_asked_model(config: EncoderConfig) -> tuple[Weights, Path]:
@@ -48,15 +45,11 @@ def _folder(config: EncoderConfig) -> Path:
         return local
     if config.vlm.startswith(("/", "~", ".")):
         raise UserError(f"encoders.vlm={config.vlm}: no such folder")
-    from huggingface_hub import snapshot_download
-
-    offline = config.offline or os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     try:
-        return Path(snapshot_download(config.vlm, allow_patterns=_FILES, local_files_only=offline))
-    except Exception as error:  # the hub's client raises many kinds; all mean "not there"
-        where = "the hub's cache (offline: the hub was not asked)" if offline else f"the hub ({type(error).__name__})"
+        return find_snapshot(config.vlm, is_offline=config.offline)
+    except FileNotFoundError as error:
         raise UserError(
-            f"encoders.vlm={config.vlm}: no such folder, and not found in {where}; visit "
+            f"encoders.vlm={config.vlm}: no such folder, and {error}; visit "
             f"https://huggingface.co/{config.vlm}, accept its licence if it has one, then run `hf auth login` here, or "
             "download it there and give its folder"
         ) from None
