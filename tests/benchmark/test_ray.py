@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from .fakes import SECONDS, fake_stages, trainings
 
 ROOT = Path(__file__).parents[2]
 
-ray = pytest.importorskip("ray", reason="RAY IS NOT INSTALLED: pip install 'delora_sd[cluster]'")
+pytestmark = pytest.mark.skipif(
+    find_spec("ray") is None, reason="RAY IS NOT INSTALLED: pip install 'delora_sd[cluster]'"
+)
 
 
 def stages_on_worker(config: BenchmarkConfig):
@@ -41,6 +44,7 @@ def stages_that_die_once(config: BenchmarkConfig):
 
 @pytest.fixture(scope="module")
 def cluster():
+    import ray
     from ray.cluster_utils import Cluster
 
     patch = pytest.MonkeyPatch()

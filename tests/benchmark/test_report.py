@@ -10,7 +10,6 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from scipy.stats import kendalltau
 
 from delora_eval.benchmark.folder import BenchmarkFolder
 from delora_eval.benchmark.report import figures, map_figure
@@ -149,6 +148,8 @@ def test_the_reader_picks_the_judge_of_the_plane(benchmark):
 
 
 def test_judges_that_disagree_about_the_order_of_methods_are_told(benchmark):
+    from scipy.stats import kendalltau
+
     folder = benchmark(methods={"lora": {}, "delora": {}, "dora": {}})
     with_held_out_scores(folder)
     view = read_view(folder)

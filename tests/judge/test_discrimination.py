@@ -6,8 +6,6 @@ import math
 import krippendorff
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
-from sklearn.metrics import roc_auc_score
 
 from delora_eval.scoring.measures.agreement import kendall_tau, krippendorff_alpha, like_ratings
 from delora_eval.scoring.measures.discrimination import (
@@ -51,6 +49,8 @@ def test_auc_is_the_share_of_won_pairs(seed: int, within: bool):
 
 
 def test_auc_agrees_with_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
     gallery = make_gallery(5)
     off = ~np.eye(len(SUBJECTS), dtype=bool)
     same = np.equal.outer(np.array(SUBJECTS), np.array(SUBJECTS))
@@ -143,6 +143,8 @@ def test_alpha_is_krippendorffs_with_missing_ratings(seed: int):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_tau_is_kendalls_with_ties(seed: int):
+    from scipy.stats import kendalltau
+
     rng = np.random.default_rng(seed)
     first, second = rng.integers(0, 5, 30).astype(float), rng.normal(size=30).round(1)
     assert kendall_tau(first, second) == pytest.approx(kendalltau(first, second).statistic, abs=1e-6)

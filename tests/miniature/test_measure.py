@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torchmetrics.image.kid import poly_mmd
 
 from delora_sd.miniature import WEIGHTS_FOLDER
 from delora_sd.miniature.build import __main__ as build_module
@@ -23,6 +22,8 @@ def unit_features(seed: int, count: int, shift: float = 0.0) -> torch.Tensor:
 
 
 def test_kernel_distance_is_that_of_torchmetrics():
+    from torchmetrics.image.kid import poly_mmd
+
     left, right = unit_features(0, 20), unit_features(1, 20, shift=0.5)
     expected = poly_mmd(left.double(), right.double(), degree=3, gamma=1.0, coef=1.0)
     assert measure.kernel_distance(left, right) == pytest.approx(float(expected), rel=1e-9)
