@@ -1,5 +1,6 @@
 """Run folders with a trained-looking adapter, without training."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +20,8 @@ def base_unet(tiny_sd: Path) -> Callable:
     """Returns a function that gives a fresh UNet of the tiny model on disk."""
     from delora_sd.diffusion.parts import find_base, load_unet
 
-    base = find_base(ModelConfig(base=str(tiny_sd)))
-    return lambda: load_unet(base, device="cpu", dtype=torch.float32)
+    unet = load_unet(find_base(ModelConfig(base=str(tiny_sd))), device="cpu", dtype=torch.float32)
+    return lambda: copy.deepcopy(unet)
 
 
 @pytest.fixture

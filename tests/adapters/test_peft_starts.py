@@ -105,11 +105,11 @@ def test_the_plain_lora_of_a_pissa_folder_is_its_whole_change(tmp_path, tiny_sd,
             parameter.data += 0.1
     model.save_pretrained(tmp_path / "a", save_embedding_layers=False)
     plain, unet = plain_lora_of(tmp_path / "a", strength=1.0, rank=16), base_unet()
-    for name, factors in plain.layers.items():
-        weight = unet.get_submodule(name).weight.clone()
-        with merged_adapters(unet, {tmp_path / "a": 1.0}):
-            change = unet.get_submodule(name).weight - weight
-        assert (factors.up @ factors.down.flatten(1) - change).abs().max() < 1e-5
+    before = {name: unet.get_submodule(name).weight.clone() for name in plain.layers}
+    with merged_adapters(unet, {tmp_path / "a": 1.0}):
+        for name, factors in plain.layers.items():
+            change = unet.get_submodule(name).weight - before[name]
+            assert (factors.up @ factors.down.flatten(1) - change).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("start", ["pissa_niter_2", "corda"])
