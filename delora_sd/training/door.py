@@ -98,7 +98,7 @@ def check_resume(run: RunFolder, config: TrainConfig) -> None:
         raise UserError(f"output_dir {run.path} is a file; give a folder")
     if not run.config.exists():
         return
-    before, now = flatten(resolve_places(read_run_settings(run.config))), flatten(config)
+    before, now = (flatten(resolve_places(each)) for each in (read_run_settings(run.config), config))
     manifest = run.read_manifest()
     changed = [
         key
