@@ -48,7 +48,7 @@ def hold_out(subject: Subject, count: int, *, seed: int) -> Subject:
 
 
 def _draw(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
+    return hashlib.sha256(name.encode("utf-8", errors="surrogateescape")).digest()  # a file name may be no text
 
 
 def _check_apart(trained: tuple[Path, ...], held_out: tuple[Path, ...]) -> None:

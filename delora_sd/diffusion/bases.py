@@ -280,4 +280,4 @@ def _hash_weights(file: Path) -> str:
 
 
 def _hash_text(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()  # a file name may be no text
