@@ -40,7 +40,7 @@ def _name(prompts=PROMPTS, **changes) -> str:
     return describe_set(Path("images"), prompts, **USUAL | changes).folder.name
 
 
-def test_set_is_named_by_step_and_all_that_decides_a_image():
+def test_set_is_named_by_step_and_all_that_decides_an_image():
     names = [
         _name(),
         _name(step=1400),

@@ -63,7 +63,7 @@ def _render(sampler: Sampler, batch_size: int, say=lambda text: None) -> np.ndar
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
-def test_batch_size_never_changes_a_image(sampler: Sampler, one_by_one: np.ndarray, batch_size: int):
+def test_batch_size_never_changes_an_image(sampler: Sampler, one_by_one: np.ndarray, batch_size: int):
     """Sums run in another order in another batch: at most one of 255 levels, where rounding tips over."""
     assert np.abs(_render(sampler, batch_size) - one_by_one).max() <= 1
 

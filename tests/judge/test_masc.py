@@ -116,7 +116,7 @@ def test_concept_preservation_equals_a_double_loop_over_patches():
     assert found == pytest.approx(sum(best) / len(best), abs=1e-6)
 
 
-def test_a_image_is_seen_once_for_every_protocol_that_asks(judge, photos):
+def test_an_image_is_seen_once_for_every_protocol_that_asks(judge, photos):
     prompts = ["a dog in the snow"] * len(photos)
     first = [subject_similarity(judge, "masc", photos, photos)]
     first.append(prompt_similarity(judge, "masc", photos, prompts, class_word="dog"))

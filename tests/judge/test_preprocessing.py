@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
+from transformers.image_transforms import center_crop
 
 from delora_eval.scoring.judges.preprocessing import is_black, list_images, prepare
-from delora_eval.scoring.judges.protocols import CLIP, CROP, SQUASH
+from delora_eval.scoring.judges.protocols import CLIP, CROP, HUB_CLIP, PROTOCOLS, SQUASH
 
 
 @pytest.fixture(params=[(301, 400), (512, 512), (640, 333)])
@@ -36,6 +37,19 @@ def test_clip_is_the_openai_transform(image):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("size", [(301, 400), (400, 301), (333, 640), (225, 300), (224, 224), (40, 61)])
+def test_clip_under_oft_crops_as_the_hubs_processor_does(size):
+    """transformers' own crop of the same resized image; odd rests are where torchvision's rule differs."""
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    scale = 224 / min(size)
+    resized = image.resize(tuple(int(side * scale) for side in size), Image.Resampling.BICUBIC)
+    theirs = center_crop(np.asarray(resized, np.float32) / 255, (224, 224), input_data_format="channels_last")
+    theirs = (theirs - np.float32(HUB_CLIP.mean)) / np.float32(HUB_CLIP.std)
+    np.testing.assert_allclose(prepare(image, HUB_CLIP), theirs.transpose(2, 0, 1), rtol=0, atol=1e-6)
+    assert PROTOCOLS["oft"].clip.preprocessing == HUB_CLIP and PROTOCOLS["dreambooth"].clip.preprocessing == CLIP
+
+
 def test_squash_is_the_hub_processor_of_oft(image):
     """ViTFeatureExtractor of facebook/dino-vits16: both sides to 224, bilinear, 0.5 statistics."""
     ours = torch.from_numpy(prepare(image, SQUASH))
@@ -43,7 +57,7 @@ def test_squash_is_the_hub_processor_of_oft(image):
     torch.testing.assert_close(ours, theirs)
 
 
-def test_only_a_image_without_any_light_is_black():
+def test_only_an_image_without_any_light_is_black():
     dark = Image.new("RGB", (8, 8))
     assert is_black(dark)
     dark.putpixel((3, 3), (0, 1, 0))

@@ -145,7 +145,7 @@ def test_a_changed_mask_changes_the_number(run, tmp_path):
     assert after["inputs"] != before["inputs"] and after["value"] != before["value"]
 
 
-def test_what_a_judge_lacks_is_said_before_a_image_is_read(run, tmp_path):
+def test_what_a_judge_lacks_is_said_before_an_image_is_read(run, tmp_path):
     for file in (tmp_path / "photos" / "masks").glob("*.png"):
         file.unlink()
     with pytest.raises(UserError, match="no mask for 3 of 3 photos"):

@@ -104,7 +104,7 @@ def test_found_a_number_too_large_for_a_float_is_kept_as_it_is_written(tmp_path:
         read_settings(tmp_path, ("benchmark", "methods.lora.adapter.rank=2"))
 
 
-def test_found_a_image_whose_name_is_no_name(tmp_path: Path):
+def test_found_an_image_whose_name_is_no_name(tmp_path: Path):
     files = dict(run_files())
     listing = "run/images/final-1a2b/images.jsonl"
     files[listing] = first_line(files[listing], file="\ud800")
@@ -112,7 +112,7 @@ def test_found_a_image_whose_name_is_no_name(tmp_path: Path):
         READERS["page"](lay_out(files, tmp_path))
 
 
-def test_found_a_image_without_its_guidance(tmp_path: Path):
+def test_found_an_image_without_its_guidance(tmp_path: Path):
     files = dict(run_files())
     listing = "run/images/final-1a2b/images.jsonl"
     files[listing] = b'{"file": "a.png", "prompt": "a qwe dog", "num_inference_steps": 25}\n'

@@ -3,6 +3,7 @@
 Decoding is `delora_sd.data.photos.open_photo`, the same for photos and generated images.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 class Preprocessing:
     """How an image of any size becomes an encoder's input."""
 
-    resize: Literal["short_side", "squash"]
-    """short_side: keep the aspect ratio, then crop the centre. squash: both sides at once."""
+    resize: Literal["short_side", "short_side_down", "squash"]
+    """short_side: keep the aspect ratio, then crop the centre, an odd rest rounded as torchvision does;
+    short_side_down: the rest rounded down, as transformers' processors do. squash: both sides at once."""
     resize_px: int
     crop_px: int
     resample: Literal["bilinear", "bicubic"]
@@ -60,7 +62,7 @@ def _letters_or_number(part: str) -> tuple[int, str]:
 def prepare(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """Returns the encoder's input, float32, shape (3, crop_px, crop_px)."""
     resized = image.resize(_resized_size(image, preprocessing), Image.Resampling[preprocessing.resample.upper()])
-    pixels = np.asarray(_centre_crop(resized, preprocessing.crop_px), dtype=np.float32) / 255
+    pixels = np.asarray(_centre_crop(resized, preprocessing), dtype=np.float32) / 255
     normalised = (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))
 
@@ -80,8 +82,10 @@ def _resized_size(image: Image.Image, preprocessing: Preprocessing) -> tuple[int
     return int(target * width / height), target
 
 
-def _centre_crop(image: Image.Image, side: int) -> Image.Image:
+def _centre_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    side = preprocessing.crop_px
     if image.size == (side, side):
         return image
-    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    rounded = math.floor if preprocessing.resize == "short_side_down" else round
+    left, top = rounded((image.width - side) / 2), rounded((image.height - side) / 2)
     return image.crop((left, top, left + side, top + side))

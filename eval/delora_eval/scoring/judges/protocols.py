@@ -50,6 +50,8 @@ SQUASH_IMAGENET = replace(SQUASH, mean=IMAGENET[0], std=IMAGENET[1])
 CLIP = Preprocessing(
     resize="short_side", resize_px=224, crop_px=224, resample="bicubic", mean=OPENAI_CLIP[0], std=OPENAI_CLIP[1]
 )
+HUB_CLIP = replace(CLIP, resize="short_side_down")
+"""CLIP's transform as the hub's processor makes it: half a pixel of an odd rest is cut on the other side."""
 
 DINO_PREPROCESSINGS = {"crop": CROP, "squash": SQUASH, "squash_imagenet": SQUASH_IMAGENET}
 CLIP_ENCODERS = {"b32": "clip/vit-b-32", "l14": "clip/vit-l-14"}
@@ -65,7 +67,7 @@ PROTOCOLS = {
     "oft": Protocol(
         name="oft",
         dino=View(encoder="dino/vit-s-16", preprocessing=SQUASH),
-        clip=View(encoder="clip/vit-l-14", preprocessing=CLIP),
+        clip=View(encoder="clip/vit-l-14", preprocessing=HUB_CLIP),
         pooling="pairs",
         skips_black=True,
         source="oft-db/eval.py (Qiu et al. 2023), the line BOFT, HRA, ETHER and DeLoRA followed",
