@@ -143,6 +143,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> str:
     class_images.NUM_INFERENCE_STEPS = 1
     if options.base != "tiny":
         return options.base
+    sys.path.append(str(Path(__file__).parents[1] / "prepare"))
     from make_tiny_sd import write_tiny_sd
 
     process = os.fork()  # a model in this process could start threads
