@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from delora_sd.errors import UserError
-from delora_sd.files.hub import find_snapshot
+from delora_sd.files.hub import find_model_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,7 +67,7 @@ def load_captioner(source: str, *, is_offline: bool) -> Captioner:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float16 if device == "cuda" else torch.float32
     try:
-        folder = Path(name) if Path(name).is_dir() else find_snapshot(name, is_offline=is_offline)
+        folder = find_model_folder(source, is_offline=is_offline)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         model = AutoModelForImageTextToText.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, torch_dtype=dtype

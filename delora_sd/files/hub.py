@@ -6,12 +6,21 @@ from pathlib import Path
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
-def find_snapshot(repository: str, *, is_offline: bool) -> Path:
-    """Returns the folder of a repository's safe files, from the cache or the hub.
+def find_model_folder(name: str, *, is_offline: bool) -> Path:
+    """Returns a local folder as it is, else the safe files of the hub's repository of that name.
 
     Raises:
-        FileNotFoundError: neither has it; says why in one line.
+        FileNotFoundError: a path where no folder is, or a repository that is not to be had; says why in one line.
     """
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local
+    if name.startswith(("/", "~", ".")):
+        raise FileNotFoundError("no such folder")
+    return _find_snapshot(name, is_offline=is_offline)
+
+
+def _find_snapshot(repository: str, *, is_offline: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     is_offline = is_offline or os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,13 @@ def build_optimizer(
     groups = [group for adapter, settings in pairs for group in _parameter_groups(adapter, settings)]
     optimizer = _optimizer_class(groups[0]["settings"].name, device)(groups)
     if angular := [adapter for adapter, settings in pairs if settings.angular]:
-        optimizer.register_step_post_hook(lambda *_: [keep_directions(adapter) for adapter in angular] and None)
+        optimizer.register_step_post_hook(partial(_keep_directions_of, angular))
     return optimizer
+
+
+def _keep_directions_of(adapters: list[Trainable], *_: object) -> None:
+    for adapter in adapters:
+        keep_directions(adapter)
 
 
 def _parameter_groups(adapter: Trainable, settings: OptimizerConfig) -> list[dict]:

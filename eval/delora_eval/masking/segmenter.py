@@ -1,7 +1,6 @@
 """CLIPSeg through transformers: how sure it is, pixel by pixel, that a photo shows what a word says."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import nn
 from delora_eval.scoring.judges.encoders import pick_device
 from delora_eval.settings import MasksConfig
 from delora_sd.errors import UserError
-from delora_sd.files.hub import find_snapshot
+from delora_sd.files.hub import find_model_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ def load_segmenter(config: MasksConfig) -> Segmenter:
     from transformers import AutoConfig, CLIPSegForImageSegmentation, CLIPSegProcessor
 
     try:
-        folder = _find_folder(config)
+        folder = find_model_folder(config.segmenter, is_offline=config.offline)
         kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         if kind != "clipseg":
             raise UserError(f"segmenter={config.segmenter}: a {kind} model; expected a CLIPSeg")
@@ -59,9 +58,3 @@ def find_subject(segmenter: Segmenter, photo: Image.Image, class_word: str) -> F
     sure = logits.float().sigmoid().reshape(1, 1, *logits.shape[-2:])
     resized = F.interpolate(sure, size=(photo.height, photo.width), mode="bilinear", align_corners=False)
     return resized[0, 0].cpu().numpy()
-
-
-def _find_folder(config: MasksConfig) -> Path:
-    if config.segmenter.startswith(("/", "~", ".")) or Path(config.segmenter).is_dir():
-        return Path(config.segmenter).expanduser()
-    return find_snapshot(config.segmenter, is_offline=config.offline)

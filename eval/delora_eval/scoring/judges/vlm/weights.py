@@ -9,7 +9,7 @@ from delora_eval.scoring.judges.weights import ENCODERS, HASH_DIGITS, VLM, Weigh
 from delora_eval.settings import EncoderConfig
 from delora_sd.errors import UserError
 from delora_sd.files.hashing import hash_file
-from delora_sd.files.hub import find_snapshot
+from delora_sd.files.hub import find_model_folder
 
 
 def find_asked_model(config: EncoderConfig) -> tuple[Weights, Path]:
@@ -40,14 +40,11 @@ def find_asked_model(config: EncoderConfig) -> tuple[Weights, Path]:
 
 
 def _folder(config: EncoderConfig) -> Path:
-    local = Path(config.vlm).expanduser()
-    if local.is_dir():
-        return local
-    if config.vlm.startswith(("/", "~", ".")):
-        raise UserError(f"encoders.vlm={config.vlm}: no such folder")
     try:
-        return find_snapshot(config.vlm, is_offline=config.offline)
+        return find_model_folder(config.vlm, is_offline=config.offline)
     except FileNotFoundError as error:
+        if config.vlm.startswith(("/", "~", ".")):
+            raise UserError(f"encoders.vlm={config.vlm}: {error}") from None
         raise UserError(
             f"encoders.vlm={config.vlm}: no such folder, and {error}; visit "
             f"https://huggingface.co/{config.vlm}, accept its licence if it has one, then run `hf auth login` here, or "
