@@ -37,7 +37,9 @@ def test_clip_is_the_openai_transform(image):
     torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("size", [(224, 227), (227, 224), (301, 400), (400, 301), (333, 640), (224, 224), (40, 61)])
+@pytest.mark.parametrize(
+    "size", [(224, 227), (227, 224), (301, 400), (400, 301), (333, 640), (225, 300), (224, 224), (40, 61)]
+)
 def test_clip_under_oft_crops_as_the_hubs_processor_does(size):
     """transformers' own crop of the same resized image; a rest of 3 is where torchvision's rule differs."""
     pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
