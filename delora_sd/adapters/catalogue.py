@@ -46,10 +46,7 @@ def print_methods(config: MethodsConfig) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from delora_sd.diffusion.parts import find_base, load_unet
-
-    check_known(config.adapter)
-    unet = load_unet(find_base(config.model), device="meta", dtype=torch.float32)
+    rows = find_methods(config)
     table = Table(title=f"Methods on {config.model.base}")
     for heading in (
         "method",
@@ -62,7 +59,7 @@ def print_methods(config: MethodsConfig) -> None:
         "lr",
     ):
         table.add_column(heading, justify="right" if heading in ("trainable", "lr") else "left")
-    for row in method_rows(unet, config.adapter):
+    for row in rows:
         table.add_row(
             row.method,
             row.size,
@@ -76,6 +73,14 @@ def print_methods(config: MethodsConfig) -> None:
     # A pipe has no width: the numbers must survive `| grep` whole.
     console = Console(markup=False, emoji=False)
     (console if console.is_terminal else Console(width=160, markup=False, emoji=False)).print(table)
+
+
+def find_methods(config: MethodsConfig) -> list[MethodRow]:
+    """Returns the table for the base and the adapter settings; Raises as `print_methods`."""
+    from delora_sd.diffusion.parts import find_base, load_unet
+
+    check_known(config.adapter)
+    return method_rows(load_unet(find_base(config.model), device="meta", dtype=torch.float32), config.adapter)
 
 
 def method_rows(unet: nn.Module, config: AdapterConfig) -> list[MethodRow]:

@@ -1,9 +1,10 @@
 """The maker's commands. Heavy imports sit inside the functions: `--help` answers at once."""
 
 import os
+from dataclasses import asdict
 
 from delora_sd import settings
-from delora_sd.cli.command import Command
+from delora_sd.cli.command import Command, to_json
 
 
 def _train(config: settings.TrainConfig) -> None:
@@ -69,10 +70,24 @@ def _methods(config: settings.MethodsConfig) -> None:
     print_methods(config)
 
 
+def _methods_json(config: settings.MethodsConfig) -> None:
+    from delora_sd.adapters.catalogue import find_methods
+
+    print(to_json({"base": config.model.base, "methods": [asdict(row) for row in find_methods(config)]}))
+
+
 def _doctor(config: settings.DoctorConfig) -> None:
     from delora_sd.cli.doctor import examine
 
     examine(config)
+
+
+def _doctor_json(config: settings.DoctorConfig) -> None:
+    from delora_sd.cli.doctor import check_able, find_out
+
+    findings = find_out(config)
+    print(to_json({"findings": [asdict(finding) for finding in findings]}))
+    check_able(findings)
 
 
 COMMANDS = {
@@ -136,12 +151,14 @@ COMMANDS = {
         summary="The table of methods: formula, trainable parameters, rank.",
         config=settings.MethodsConfig,
         run=_methods,
+        run_json=_methods_json,
         example="delora-sd methods model.base=sd15-architecture",
     ),
     "doctor": Command(
         summary="What this machine can run, what is missing, and what to do about it.",
         config=settings.DoctorConfig,
         run=_doctor,
+        run_json=_doctor_json,
         example="delora-sd doctor model.base=stable-diffusion-v1-5/stable-diffusion-v1-5",
     ),
 }

@@ -39,8 +39,18 @@ def examine(config: DoctorConfig) -> None:
     Raises:
         UserError: something the main job needs is broken.
     """
-    findings = [finding for check in load_checks() for finding in _run_check(check, config)]
+    findings = find_out(config)
     _print(findings)
+    check_able(findings)
+
+
+def find_out(config: DoctorConfig) -> list[Finding]:
+    """Returns what every check finds."""
+    return [finding for check in load_checks() for finding in _run_check(check, config)]
+
+
+def check_able(findings: list[Finding]) -> None:
+    """Raises UserError when something the main job needs is broken."""
     broken = [finding.name for finding in findings if finding.state == "broken"]
     if broken:
         raise UserError(f"the main job cannot run here: {', '.join(broken)} (the table says what to do)")

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import traceback
 import warnings
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -27,7 +28,7 @@ from delora_sd.signals import Stopped, stopping_at_once
 
 OUR_PACKAGES = ("delora_sd", "delora_eval")
 
-FLAGS = ("--help", "-h", "--dry-run", "--debug", "--version")
+FLAGS = ("--help", "-h", "--dry-run", "--json", "--debug", "--version")
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 """What the machine's owner can fix, wherever it comes up."""
@@ -105,8 +106,17 @@ def _dispatch(arguments: list[str]) -> None:
         print(_help(name, command))
         return
     config = parse(command, rest)
-    run = command.run if "--dry-run" not in rest else command.dry_run or _print_settings
-    run(config)
+    _work_of(name, command, rest, commands)(config)
+
+
+def _work_of(name: str, command: Command, flags: list[str], commands: dict[str, Command]) -> Callable[[Any], None]:
+    """Returns what the flags ask of the command."""
+    if "--json" in flags:
+        if command.run_json is None or "--dry-run" in flags:
+            able = ", ".join(each for each, known in commands.items() if known.run_json)
+            raise UserError(f"--json: not of `{name}`{' --dry-run' if '--dry-run' in flags else ''}; only of {able}")
+        return command.run_json
+    return command.run if "--dry-run" not in flags else command.dry_run or _print_settings
 
 
 def _check_flags(words: list[str]) -> None:
@@ -172,7 +182,8 @@ def _help(name: str, command: Command) -> str:
     for key, default, doc in describe(command.config):
         lines.append(f"  {key}={default}  ({accepted(find_hint(command.config, tuple(key.split('.'))))})")
         lines += textwrap.wrap(doc, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    lines += ["", "Flags: --dry-run prints the resolved settings and stops; --debug shows tracebacks."]
+    as_json = " --json prints one JSON document instead of a table;" if command.run_json else ""
+    lines += ["", f"Flags: --dry-run prints the resolved settings and stops;{as_json} --debug shows tracebacks."]
     return "\n".join(lines)
 
 

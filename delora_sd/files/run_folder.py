@@ -108,6 +108,10 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def lock_file(self) -> Path:
+        return self.path / ".lock"
+
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:06d}"
 
@@ -172,6 +176,6 @@ class RunFolder:
 
         Whoever gets the folder first clears away what a crash left half-written.
         """
-        with hold(self.path / ".lock", guarding=self.path, setting="output_dir"):
+        with hold(self.lock_file, guarding=self.path, setting="output_dir"):
             remove_leftovers(self.path)
             yield

@@ -155,13 +155,18 @@ def shell_lines(text: str) -> list[str]:
 
 
 def documented_commands() -> list[tuple[str, str]]:
-    """Returns (document, command) of every fenced bash or sh block in README.md and docs/."""
+    """Returns (document, command) of every bash block in README.md and docs/, and on top of Dockerfile and job scripts."""
     found = []
     for document in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]:
         for block in re.findall(
             r"```(?:bash|sh|shell|console)\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL
         ):
             found += [(name_of(document), line) for line in shell_lines(block)]
+    for path in [ROOT / "Dockerfile", *sorted(ROOT.glob("scripts/cluster/*"))]:
+        heads = [
+            line.removeprefix("#   ") for line in path.read_text(encoding="utf-8").splitlines() if line[:4] == "#   "
+        ]
+        found += [(name_of(path), line) for line in shell_lines("\n".join(heads))]
     return found
 
 
@@ -186,6 +191,16 @@ def check_command(line: str) -> bool:
     words = [os.path.expandvars(word) for word in shlex.split(line, comments=True)]
     while words and re.fullmatch(r"\w+=\S*", words[0]):
         words = words[1:]  # an environment variable for this command
+    if words[:2] == ["docker", "run"]:  # what follows the image's name are our words; /configs is in the image
+        image = next(index for index, word in enumerate(words) if re.fullmatch(r"delora-sd(:\w+)?", word))
+        words = [
+            "delora-sd",
+            *(word.removeprefix("/") if word.startswith("/configs/") else word for word in words[image + 1 :]),
+        ]
+    if words[:1] == ["sbatch"]:
+        script = next(index for index, word in enumerate(words) if word.endswith(".sbatch"))
+        assert (ROOT / words[script]).is_file(), f"{line}: no such script"
+        words = ["delora-sd", "benchmark", *words[script + 1 :]]
     if "train_dreambooth_delora.py" in words:
         name, rest = "train", words[words.index("train_dreambooth_delora.py") + 1 :]
     elif words[:1] == ["delora-sd"]:
@@ -198,6 +213,7 @@ def check_command(line: str) -> bool:
     commands = load_commands()
     if name and not name.startswith("-"):
         assert name in commands, f"{line}: no command '{name}'"
+        assert "--json" not in rest or commands[name].run_json, f"{line}: {name} has no --json"
         # A pattern such as runs/* stands for one path here; `...` for the reader's own words.
         parse(commands[name], [word for word in rest if word not in ("...", "…", ">", "&")])
     return True

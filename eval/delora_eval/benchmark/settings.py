@@ -111,10 +111,10 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StatusConfig:
-    """What is finished, running, failed and left in a benchmark's folder."""
+    """What is finished, running, failed and left, in a run or a benchmark."""
 
     folder: str = ""
-    """A benchmark folder."""
+    """A run folder or a benchmark's."""
 
 
 def with_absolute_places(config: BenchmarkConfig) -> BenchmarkConfig:

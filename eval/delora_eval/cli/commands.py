@@ -4,13 +4,21 @@ from pathlib import Path
 
 from delora_eval import settings
 from delora_eval.benchmark.settings import BenchmarkConfig, StatusConfig
-from delora_sd.cli.command import Command
+from delora_sd.cli.command import Command, to_json
 
 
 def _score(config: settings.ScoreConfig) -> None:
     from delora_eval.scoring.score import score
 
     score(config)
+
+
+def _score_json(config: settings.ScoreConfig) -> None:
+    from delora_eval.scoring.score import score_quietly
+    from delora_eval.scoring.summary import table_rows
+
+    lines, output = score_quietly(config)
+    print(to_json({"scores": table_rows(lines), "output": str(output)}))
 
 
 def _report(config: settings.ReportConfig) -> None:
@@ -45,6 +53,12 @@ def _status(config: StatusConfig) -> None:
     print_status(config)
 
 
+def _status_json(config: StatusConfig) -> None:
+    from delora_eval.benchmark.run.status import describe_status
+
+    print(to_json(describe_status(config)))
+
+
 def _protocols(config: settings.ProtocolsConfig) -> None:
     from delora_eval.scoring.protocol_table import print_protocols
 
@@ -74,6 +88,7 @@ COMMANDS = {
         summary="Score images against photos: DINO, CLIP-I, CLIP-T, diversity, copies, drift.",
         config=settings.ScoreConfig,
         run=_score,
+        run_json=_score_json,
         positional=("run",),
         example="delora-sd score runs/rex protocol=oft",
     ),
@@ -99,9 +114,10 @@ COMMANDS = {
         example="delora-sd benchmark configs/benchmark/table3.yaml output_dir=runs/table3",
     ),
     "status": Command(
-        summary="What is finished, running, failed and left in a benchmark.",
+        summary="What is finished, running, failed and left, in a run or a benchmark.",
         config=StatusConfig,
         run=_status,
+        run_json=_status_json,
         positional=("folder",),
         example="delora-sd status runs/table3",
     ),

@@ -41,7 +41,18 @@ REFERENCE_SET = "reference photos"
 
 def score(config: ScoreConfig) -> list[dict[str, Any]]:
     """Scores what the settings name, writes and returns the lines of the protocols asked for, and prints the totals."""
-    from delora_eval.scoring.summary import check_table, print_scores, write_table
+    from delora_eval.scoring.summary import print_scores
+
+    lines, output = score_quietly(config)
+    print_scores(lines, output)
+    if config.table:
+        print(f"table: {Path(config.table).expanduser()}")
+    return lines
+
+
+def score_quietly(config: ScoreConfig) -> tuple[list[dict[str, Any]], Path]:
+    """Returns (the lines of the protocols asked for, where all lines are written); writes the table asked for."""
+    from delora_eval.scoring.summary import check_table, write_table
 
     check_table(config.table)
     task = read_task(config)
@@ -52,10 +63,9 @@ def score(config: ScoreConfig) -> list[dict[str, Any]]:
     with hold(task.output.with_name(f".{task.output.name}.lock"), guarding=task.output, setting="output"):
         lines = score_task(judge, protocols, task)
     asked_for = [line for line in lines if line["protocol"] in names]
-    print_scores(asked_for, task.output)
     if config.table:
         write_table(asked_for, Path(config.table).expanduser())
-    return asked_for
+    return asked_for, task.output
 
 
 def find_protocols(config: ScoreConfig, task: Task) -> list[Protocol]:

@@ -52,8 +52,7 @@ def check_table(table: str | None) -> None:
 
 def write_table(lines: Sequence[dict[str, Any]], file: Path) -> None:
     """Writes the totals of every subject, and of all, one row per score; unrounded, as in scores.jsonl."""
-    totals = [line for line in lines if line["prompt"] is None]
-    rows = [{column: line.get(column) for column in TABLE_COLUMNS} for line in totals]
+    rows = table_rows(lines)
     if file.suffix.lower() == ".json":
         write_json(file, {"scores": rows})
     else:
@@ -62,7 +61,12 @@ def write_table(lines: Sequence[dict[str, Any]], file: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
         write_text(file, buffer.getvalue())
-    print(f"table: {file}")
+
+
+def table_rows(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the totals in the table's columns."""
+    totals = [line for line in lines if line["prompt"] is None]
+    return [{column: line.get(column) for column in TABLE_COLUMNS} for line in totals]
 
 
 def _cells(line: dict[str, Any]) -> tuple[str, ...]:
