@@ -155,7 +155,7 @@ def shell_lines(text: str) -> list[str]:
 
 
 def documented_commands() -> list[tuple[str, str]]:
-    """Returns (document, command) of every bash block in README.md and docs/, and on top of Dockerfile and job scripts."""
+    """Returns (document, command): bash blocks of README.md and docs/, the tops of the Dockerfile and job scripts."""
     found = []
     for document in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]:
         for block in re.findall(
