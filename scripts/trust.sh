@@ -30,6 +30,6 @@ tests bad_inputs tests/trust/test_bad_inputs.py
 tests security tests/trust/test_security.py
 tests properties -m "hypothesis and not slow" tests
 tests determinism tests/trust/test_determinism.py
-tests exports tests/training/test_export_check.py
+tests exports tests/training/record/test_export_check.py
 part python scripts/crash/trust_page.py "$records" docs/TRUST.md
 exit "$failed"

@@ -9,7 +9,7 @@ from delora_sd.captioning.identity_words import leave_identity_out
 from delora_sd.data.photo_files import find_photos
 from delora_sd.data.photos import open_photo
 from delora_sd.errors import UserError
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 from delora_sd.files.run_folder import read_json, write_json, write_text
 from delora_sd.settings import CaptionsConfig
 

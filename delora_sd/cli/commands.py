@@ -23,19 +23,19 @@ def _generate(config: settings.GenerateConfig) -> None:
 
 
 def _export(config: settings.ExportConfig) -> None:
-    from delora_sd.adapters.exchange.export import export_adapter
+    from delora_sd.adapters.exchange.export.export import export_adapter
 
     export_adapter(config)
 
 
 def _combine(config: settings.CombineConfig) -> None:
-    from delora_sd.adapters.exchange.combine import combine_adapters
+    from delora_sd.adapters.exchange.export.combine import combine_adapters
 
     combine_adapters(config)
 
 
 def _merge(config: settings.MergeConfig) -> None:
-    from delora_sd.adapters.exchange.merged_model import merge_checkpoint
+    from delora_sd.adapters.exchange.merge.merged_model import merge_checkpoint
 
     merge_checkpoint(config)
 

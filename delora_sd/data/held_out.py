@@ -9,7 +9,7 @@ from pathlib import Path
 
 from delora_sd.data.subjects import Subject, load_subject
 from delora_sd.errors import UserError
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 from delora_sd.settings import TrainConfig
 
 FEWEST_TRAINED = 2

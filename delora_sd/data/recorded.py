@@ -7,7 +7,7 @@ from pathlib import Path
 
 from delora_sd.data.subjects import Subject
 from delora_sd.errors import UserError
-from delora_sd.files.hashing import hash_file_once
+from delora_sd.files.contents import hash_file_once
 from delora_sd.files.run_folder import RunFolder
 
 _SHOWN = 4

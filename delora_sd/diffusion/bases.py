@@ -14,8 +14,7 @@ from delora_sd.config.text import read_json_text
 from delora_sd.diffusion.folder_checks import check_config, check_part, check_side
 from delora_sd.diffusion.noise_schedule import NoiseSchedule, read_noise_schedule
 from delora_sd.errors import UserError
-from delora_sd.files.hashing import hash_file
-from delora_sd.files.made_from import absolute_place
+from delora_sd.files.contents import absolute_place, hash_file
 from delora_sd.settings import ModelConfig
 
 MINIATURE = "miniature"

@@ -1,6 +1,7 @@
 """Every file name in a run folder: the contract between the stages. The writers themselves are in `atomic`."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ from delora_sd.files.records import check_record
 
 __all__ = [
     "FORMAT_VERSION",
+    "MAX_NAME_BYTES",
+    "RUN_FOLDER_ROOM",
     "RunFolder",
     "append_line",
+    "check_length",
     "read_json",
     "read_lines",
     "write_bytes",
@@ -39,6 +43,14 @@ __all__ = [
 
 FORMAT_VERSION = 1
 """Layout of a run folder. A folder of another version is refused, never guessed at."""
+
+MAX_NAME_BYTES = 255
+"""Of one name, on every file system in use; a letter of most scripts needs 2 or 3 bytes, an emoji 4."""
+MAX_PATH_BYTES = 4095
+RUN_FOLDER_ROOM = 35
+"""What is put behind a run folder's name: `NAME-step001400.diffusers.safetensors`."""
+_DEEPEST = 300
+"""Bytes below a folder: images/SET/NN-SLUG-sSEED.png and the like, with room for what is being written."""
 
 _MANIFEST_FIELDS = {
     "subject": dict, "base": dict, "versions": dict, "photos": dict, "held_out": dict, "masks": dict, "captions": dict,
@@ -179,3 +191,17 @@ class RunFolder:
         with hold(self.lock_file, guarding=self.path, setting="output_dir"):
             remove_leftovers(self.path)
             yield
+
+
+def check_length(path: Path, *, setting: str, room: int = 0) -> None:
+    """Raises UserError for a path that cannot be made; `room` is what will be put behind its last name."""
+    path = path.absolute()
+    for name, extra in [(name, 0) for name in path.parts[:-1]] + [(path.name, room)]:
+        num_bytes, most = len(os.fsencode(name)), MAX_NAME_BYTES - extra
+        if num_bytes > most:
+            shown = name if len(name) <= 40 else f"{name[:40]}..."
+            raise UserError(f"{setting}: the name '{shown}' has {num_bytes} bytes; expected at most {most}")
+    num_bytes = len(os.fsencode(path))
+    if num_bytes > MAX_PATH_BYTES - _DEEPEST:
+        most = MAX_PATH_BYTES - _DEEPEST
+        raise UserError(f"{setting}: the path has {num_bytes} bytes; expected at most {most}, use a shorter one")

@@ -4,17 +4,16 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from delora_sd.adapters.exchange.inputs import find_adapter
-from delora_sd.adapters.exchange.merging import check_strength, merged_adapters
-from delora_sd.adapters.exchange.provenance import find_run
+from delora_sd.adapters.exchange.merge.merging import check_strength, merged_adapters
+from delora_sd.adapters.exchange.stored.inputs import find_adapter
+from delora_sd.adapters.exchange.stored.provenance import find_run
 from delora_sd.config.text import first_control_character
 from delora_sd.data.prompts import load_prompts
 from delora_sd.diffusion.bases import Base
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
-from delora_sd.files.made_from import check_base
-from delora_sd.files.names import check_length
-from delora_sd.files.run_folder import RunFolder, append_line
+from delora_sd.files.contents import check_base
+from delora_sd.files.run_folder import RunFolder, append_line, check_length
 from delora_sd.generation.images import ImageWriter
 from delora_sd.generation.model import ModelKeeper
 from delora_sd.generation.requests import (

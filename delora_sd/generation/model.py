@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from delora_sd.adapters.lowrank.quantization import quantize_linears
 from delora_sd.diffusion.cache import encode_prompts
 from delora_sd.diffusion.noise_schedule import NoiseSchedule
 from delora_sd.diffusion.parts import Base, find_base, load_text_encoder, load_unet, load_vae
+from delora_sd.diffusion.quantization import quantize_linears
 from delora_sd.generation.requests import SamplingSettings
 from delora_sd.generation.sampler import Sampler
 from delora_sd.settings import ModelConfig

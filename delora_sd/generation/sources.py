@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from delora_sd.adapters.exchange.inputs import BaseChoice, find_adapter, model_of
+from delora_sd.adapters.exchange.stored.inputs import BaseChoice, find_adapter, model_of
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.subjects import class_facts
 from delora_sd.diffusion.bases import place_of_base

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from delora_sd.adapters.attach import Attached, attach_method
-from delora_sd.adapters.exchange.export import export_defaults
-from delora_sd.adapters.exchange.formats import save_adapter
+from delora_sd.adapters.exchange.export.export import export_defaults
+from delora_sd.adapters.exchange.stored.formats import save_adapter
 from delora_sd.config.load import to_yaml
 from delora_sd.diffusion.parts import load_noise_scheduler
 from delora_sd.errors import UserError
@@ -17,19 +17,20 @@ from delora_sd.files.run_folder import RunFolder, read_json, read_lines, write_j
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import TrainConfig
 from delora_sd.signals import Stopped
-from delora_sd.training.angular import start_directions
-from delora_sd.training.checkpoints import last_common_step, load_checkpoint
-from delora_sd.training.door import check_config, check_resume
-from delora_sd.training.export_check import measure_exports
-from delora_sd.training.identity import recognise_finished, resolve_places
-from delora_sd.training.loop import Session, run_loop
-from delora_sd.training.manifest import describe_run
-from delora_sd.training.objective import AdaptedUNet, load_training_unet
-from delora_sd.training.optimization import build_optimizer
-from delora_sd.training.plan import Member, Plan, make_plan, run_folder
-from delora_sd.training.preparation import prepare_data
-from delora_sd.training.previews import preview_renderer
-from delora_sd.training.reporter import Reporter
+from delora_sd.training.before.door import check_config, check_resume
+from delora_sd.training.before.identity import recognise_finished, resolve_places
+from delora_sd.training.before.plan import Plan, make_plan, run_folder
+from delora_sd.training.before.preparation import prepare_data
+from delora_sd.training.loop.angular import start_directions
+from delora_sd.training.loop.loop import Session, run_loop
+from delora_sd.training.loop.member import Member
+from delora_sd.training.loop.objective import AdaptedUNet, load_training_unet
+from delora_sd.training.loop.optimization import build_optimizer
+from delora_sd.training.record.checkpoints import last_common_step, load_checkpoint
+from delora_sd.training.record.export_check import measure_exports
+from delora_sd.training.record.manifest import describe_run
+from delora_sd.training.record.previews import preview_renderer
+from delora_sd.training.record.reporter import Reporter
 
 FP16_LOSS_SCALE = 2.0**12
 """First loss scale of an fp16 base; halved whenever an adapter's gradients overflow."""

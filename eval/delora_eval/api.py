@@ -10,7 +10,7 @@ from delora_eval.settings import ScoreConfig
 from delora_sd.api import Given, settings_of
 
 if TYPE_CHECKING:
-    from delora_eval.scoring.score_lines import ScoreLine
+    from delora_eval.scoring.record.score_lines import ScoreLine
 
 
 def score(run: str | Path | ScoreConfig | None = None, *given: Given, **settings: Any) -> "list[ScoreLine]":
@@ -27,8 +27,8 @@ def score(run: str | Path | ScoreConfig | None = None, *given: Given, **settings
     Raises:
         UserError: nothing to score, missing weights, settings that cannot work.
     """
+    from delora_eval.scoring.record.score_lines import ScoreLine
     from delora_eval.scoring.score import score as score_images
-    from delora_eval.scoring.score_lines import ScoreLine
 
     first = run if isinstance(run, ScoreConfig) else {} if run is None else {"run": run}
     return [ScoreLine.of(record) for record in score_images(settings_of(ScoreConfig, (first, *given), settings))]

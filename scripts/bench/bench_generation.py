@@ -26,7 +26,7 @@ from delora_sd.generation.requests import SamplingSettings, plan_requests
 from delora_sd.generation.sampler import render_images
 from delora_sd.generation.solver import build_solver
 from delora_sd.settings import ModelConfig
-from delora_sd.training.manifest import device_name
+from delora_sd.training.record.manifest import device_name
 
 
 def main() -> None:

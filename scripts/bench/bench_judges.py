@@ -43,7 +43,7 @@ def main() -> int:
 
 def measure(names: tuple[str, ...], num_images: int) -> tuple[float, dict, float]:
     """Returns (wall seconds with loading, costs per encoder, peak memory in GiB) of scoring random images."""
-    from delora_eval.scoring.costs import read_costs
+    from delora_eval.scoring.record.costs import read_costs
     from delora_eval.scoring.score import score
     from delora_eval.settings import EncoderConfig, FamilyConfig, ScoreConfig
 

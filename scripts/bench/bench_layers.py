@@ -20,7 +20,7 @@ from torch import nn
 
 from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.settings import AdapterConfig
-from delora_sd.training.manifest import device_name
+from delora_sd.training.record.manifest import device_name
 
 RANK = 16
 

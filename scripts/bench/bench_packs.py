@@ -29,13 +29,13 @@ from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.parts import load_noise_scheduler, resolve_device, resolve_dtype
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import AdapterConfig, ModelConfig, OptimizerConfig, TrainConfig, TrainingConfig
-from delora_sd.training.loop import Session, run_loop
-from delora_sd.training.manifest import device_name
-from delora_sd.training.memory import free_bytes
-from delora_sd.training.objective import AdaptedUNet, load_training_unet
-from delora_sd.training.optimization import build_optimizer
-from delora_sd.training.pack_size import random_cell
-from delora_sd.training.plan import Member
+from delora_sd.training.loop.loop import Session, run_loop
+from delora_sd.training.loop.member import Member
+from delora_sd.training.loop.objective import AdaptedUNet, load_training_unet
+from delora_sd.training.loop.optimization import build_optimizer
+from delora_sd.training.memory.meter import free_bytes
+from delora_sd.training.memory.pack_size import random_cell
+from delora_sd.training.record.manifest import device_name
 
 WARM_UP_STEPS = 3
 NOBODY = Subject(name="nobody", class_word="thing", is_live=False, photos=())

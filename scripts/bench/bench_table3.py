@@ -31,7 +31,7 @@ from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.parts import load_unet, load_vae, resolve_device, resolve_dtype
 from delora_sd.generation.model import load_model
 from delora_sd.settings import ModelConfig
-from delora_sd.training.manifest import device_name
+from delora_sd.training.record.manifest import device_name
 
 SUBJECTS, PROMPTS, IMAGES_PER_PROMPT = 30, 25, 4
 TRAINING_STEPS = 1400

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw
 
-from delora_sd.adapters.exchange.formats import load_adapter
+from delora_sd.adapters.exchange.stored.formats import load_adapter
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.generate import generate
 from delora_sd.settings import DataConfig, GenerateConfig, ModelConfig, TrainConfig, TrainingConfig

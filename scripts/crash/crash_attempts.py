@@ -63,7 +63,7 @@ def import_everything() -> None:
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from delora_eval.benchmark.report.report import report_benchmark
-    from delora_eval.benchmark.run import launchers
+    from delora_eval.benchmark.run.workers import launchers
     from delora_eval.scoring import score
     from delora_sd.cli import main as cli
     from delora_sd.generation import generate

@@ -22,7 +22,7 @@ SUITES = {
     "security": ("Security", "pytest tests/trust/test_security.py"),
     "properties": ("Properties of the mathematics (hypothesis)", 'pytest -m "hypothesis and not slow" tests'),
     "determinism": ("Determinism", "pytest tests/trust/test_determinism.py"),
-    "exports": ("Exports loaded back by diffusers", "pytest tests/training/test_export_check.py"),
+    "exports": ("Exports loaded back by diffusers", "pytest tests/training/record/test_export_check.py"),
 }
 """{record: (what it is, the command that repeats it)}"""
 

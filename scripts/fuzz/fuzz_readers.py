@@ -11,9 +11,9 @@ def read_page(path: Path) -> None:
 
 
 def read_sets(path: Path) -> None:
-    from delora_eval.scoring.image_sets import read_run_sets
-    from delora_eval.scoring.score_lines import read_scores
-    from delora_eval.scoring.summary import render_scores
+    from delora_eval.scoring.inputs.image_sets import read_run_sets
+    from delora_eval.scoring.record.score_lines import read_scores
+    from delora_eval.scoring.record.summary import render_scores
     from delora_sd.files.run_folder import RunFolder
 
     run = RunFolder(path)
@@ -23,7 +23,7 @@ def read_sets(path: Path) -> None:
 
 
 def read_for_generation(path: Path) -> None:
-    from delora_sd.adapters.exchange.provenance import describe_adapter
+    from delora_sd.adapters.exchange.stored.provenance import describe_adapter
     from delora_sd.files.run_folder import RunFolder
     from delora_sd.generation.requests import ImageSet, finished_files, read_listing, write_listing
     from delora_sd.generation.sources import find_source
@@ -40,8 +40,8 @@ def read_for_generation(path: Path) -> None:
 def read_to_resume(path: Path) -> None:
     from delora_sd.config.deciding import read_run_settings
     from delora_sd.files.run_folder import RunFolder
-    from delora_sd.training.checkpoints import last_common_step
-    from delora_sd.training.door import check_resume
+    from delora_sd.training.before.door import check_resume
+    from delora_sd.training.record.checkpoints import last_common_step
 
     run = RunFolder(path)
     config = read_run_settings(run.config)
@@ -55,8 +55,8 @@ def read_to_resume(path: Path) -> None:
 def read_benchmark(path: Path) -> None:
     from delora_eval.benchmark.folder import BenchmarkFolder, read_chosen
     from delora_eval.benchmark.report.contents import build_tables, scores_csv
-    from delora_eval.benchmark.report.sheets import build_sheets
-    from delora_eval.benchmark.report.view import read_view
+    from delora_eval.benchmark.report.figures.sheets import build_sheets
+    from delora_eval.benchmark.report.numbers.view import read_view
     from delora_eval.pages.tables import render_csv, render_latex, render_markdown
 
     folder = BenchmarkFolder(path)

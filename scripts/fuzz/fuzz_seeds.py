@@ -102,7 +102,7 @@ def _save(config: "AdapterConfig", folder: Path) -> None:
     import copy
 
     from delora_sd.adapters.attach import attach_method
-    from delora_sd.adapters.exchange.formats import save_adapter
+    from delora_sd.adapters.exchange.stored.formats import save_adapter
 
     pack = attach_method(copy.deepcopy(small_unet()), [config], seeds=[0])
     save_adapter(pack.adapters[0], folder, base="miniature")

@@ -79,8 +79,8 @@ def draw_adapter(chance: random.Random) -> Case:
 
 def read_adapter(folder: Path, words: tuple[str, ...]) -> None:
     """Merges the adapter into a small UNet, and makes a plain LoRA of it."""
-    from delora_sd.adapters.exchange.as_lora import plain_lora_of
-    from delora_sd.adapters.exchange.merging import merged_adapters
+    from delora_sd.adapters.exchange.export.as_lora import plain_lora_of
+    from delora_sd.adapters.exchange.merge.merging import merged_adapters
 
     path = folder / words[0]
     with merged_adapters(small_unet(), {path: 1.0}):
@@ -180,7 +180,7 @@ def _override(kind: str, chance: random.Random) -> str:
 def _ask_the_door(config, kind: str) -> None:
     from delora_eval.benchmark.grid import test_cells
     from delora_sd.data.prompts import load_prompts
-    from delora_sd.training.door import check_config
+    from delora_sd.training.before.door import check_config
 
     if kind == "train":
         check_config(replace(config, output_dir=config.output_dir or "x"))

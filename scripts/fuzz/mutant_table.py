@@ -16,36 +16,36 @@ class Mutant:
 FACTORS, METHODS = "delora_sd/adapters/lowrank/factors.py", "delora_sd/adapters/lowrank/methods.py"
 STARTS, LAYERS = "delora_sd/adapters/lowrank/starts.py", "delora_sd/adapters/lowrank/layers.py"
 PACK = "delora_sd/adapters/lowrank/pack.py"
-LOOP, OPTIMIZATION = "delora_sd/training/loop.py", "delora_sd/training/optimization.py"
-BATCHES, LOSSES = "delora_sd/training/batches.py", "delora_sd/training/objective.py"
+LOOP, OPTIMIZATION = "delora_sd/training/loop/loop.py", "delora_sd/training/loop/optimization.py"
+BATCHES, LOSSES = "delora_sd/training/loop/batches.py", "delora_sd/training/loop/objective.py"
 DIFFUSION = "delora_sd/diffusion/objective.py"
 GRID, GRID_METHODS = "eval/delora_eval/benchmark/grid.py", "eval/delora_eval/benchmark/methods.py"
-CHOOSE, RESULTS = "eval/delora_eval/benchmark/run/choose.py", "eval/delora_eval/benchmark/results.py"
+CHOOSE, RESULTS = "eval/delora_eval/benchmark/run/workers/choose.py", "eval/delora_eval/benchmark/results.py"
 PROTOCOLS = "eval/delora_eval/scoring/judges/protocols.py"
 METRICS, MEASURE = "eval/delora_eval/scoring/measures/metrics.py", "eval/delora_eval/scoring/measures/measure.py"
 STATISTICS = "eval/delora_eval/scoring/measures/statistics.py"
 
-_FORMULAS = "tests/adapters/test_adapter_formulas.py::test_"
+_FORMULAS = "tests/adapters/lowrank/test_adapter_formulas.py::test_"
 _EQUATION = (f"{_FORMULAS}factors_equal_the_papers_equation",)
 _FORWARD = (f"{_FORMULAS}forward_equals_the_layer_with_the_merged_weight",)
 _DISTANCE = (f"{_FORMULAS}distance_is_the_norm_of_the_difference",)
-_STARTS = ("tests/adapters/test_starts.py",)
-_PACKS = "tests/training/test_packs.py::test_"
+_STARTS = ("tests/adapters/lowrank/test_starts.py",)
+_PACKS = "tests/training/loop/test_packs.py::test_"
 _DRAWN = (f"{_PACKS}every_step_is_drawn_once_in_order_and_one_ahead",)
 _ACCUMULATION = (f"{_PACKS}gradient_accumulation_gives_the_same_adapter",)
-_LOSSES = ("tests/training/test_losses.py",)
-_RATES = ("tests/training/test_optimization.py",)
-_BATCHES = ("tests/training/test_batches.py",)
+_LOSSES = ("tests/training/loop/test_losses.py",)
+_RATES = ("tests/training/loop/test_optimization.py",)
+_BATCHES = ("tests/training/loop/test_batches.py",)
 _NOISE = ("tests/diffusion/test_objective.py",)
 _GRID = ("tests/benchmark/test_grid.py",)
 _RESULTS = ("tests/benchmark/test_results.py",)
 _SEARCH = (
-    "tests/benchmark/test_runner.py::test_search_carries_the_best_setting_of_each_method_to_the_test",
-    "tests/benchmark/test_runner.py::test_search_never_chooses_a_setting_that_lost_a_cell",
+    "tests/benchmark/run/test_runner.py::test_search_carries_the_best_setting_of_each_method_to_the_test",
+    "tests/benchmark/run/test_runner.py::test_search_never_chooses_a_setting_that_lost_a_cell",
 )
-_PROTOCOLS = ("tests/judge/test_protocols.py",)
-_METRICS = ("tests/judge/test_metrics.py",)
-_STATISTICS = ("tests/judge/test_statistics.py",)
+_PROTOCOLS = ("tests/judge/scoring/judges/test_protocols.py",)
+_METRICS = ("tests/judge/scoring/measures/test_metrics.py",)
+_STATISTICS = ("tests/judge/scoring/measures/test_statistics.py",)
 
 _ROWS = (
     # file, old, new, tests
@@ -79,7 +79,7 @@ _ROWS = (
         METHODS,
         "rank > min(flat.shape)",
         "rank > max(flat.shape)",
-        ("tests/adapters/test_adapter_refusals.py::test_a_rank_above_the_layers_size_is_refused",),
+        ("tests/adapters/exchange/test_adapter_refusals.py::test_a_rank_above_the_layers_size_is_refused",),
     ),
     (
         STARTS,
@@ -99,7 +99,7 @@ _ROWS = (
     (PACK, "part[index : index + 1]", "part[:1]", (f"{_FORMULAS}pack_of_three_equals_three_single_adapters",)),
     (PACK, "distance / max(", "distance * max(", _DISTANCE),
     (LAYERS, "bias * (1 - scale)", "bias * (1 + scale)", _FORWARD),
-    (LAYERS, ".baddbmm_(grad_hidden, down) if", " if", ("tests/adapters/test_layer_gradients.py",)),
+    (LAYERS, ".baddbmm_(grad_hidden, down) if", " if", ("tests/adapters/lowrank/test_layer_gradients.py",)),
     (LOOP, "(_draw, session, step + 1)", "(_draw, session, step)", _DRAWN),
     (LOOP, "* scales).sum() / num_parts", "* scales).sum()", _ACCUMULATION),
     (LOSSES, "instance, prior = losses.chunk(2, dim=1)", "prior, instance = losses.chunk(2, dim=1)", _LOSSES),

@@ -9,7 +9,7 @@ import torch
 from adapter_cases import kick
 
 from delora_sd.adapters.attach import attach_method
-from delora_sd.adapters.exchange.formats import save_adapter
+from delora_sd.adapters.exchange.stored.formats import save_adapter
 from delora_sd.config.load import to_yaml
 from delora_sd.files.run_folder import RunFolder, write_json, write_text
 from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, TrainConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from delora_sd.adapters.exchange.merged_model import merge_checkpoint
+from delora_sd.adapters.exchange.merge.merged_model import merge_checkpoint
 from delora_sd.generation.generate import generate
 from delora_sd.settings import (
     AdapterConfig,
@@ -18,7 +18,7 @@ from delora_sd.settings import (
     TrainingConfig,
 )  # fmt: skip
 from delora_sd.training.recipe import train
-from delora_sd.training.reporter import Reporter
+from delora_sd.training.record.reporter import Reporter
 
 METHODS = {
     "full": AdapterConfig(method="full"),

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from delora_eval.benchmark.run.workbench import Stages
+from delora_eval.benchmark.run.cell.bench import Stages
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.choice.choose import Choice, write_choice
 from delora_eval.choice.rule import Candidate
 from delora_eval.settings import ChooseConfig, ScoreConfig
 from delora_sd.config.load import load_config, to_yaml
 from delora_sd.data.held_out import load_run_subject
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 from delora_sd.files.run_folder import (
     FORMAT_VERSION,
     RunFolder,
@@ -33,7 +33,7 @@ from delora_sd.files.run_folder import (
     write_text,
 )
 from delora_sd.settings import GenerateConfig, TrainConfig
-from delora_sd.training.pack_size import PackMemory
+from delora_sd.training.memory.pack_size import PackMemory
 
 PROMPTS = ("a photo of {} on the beach", "a photo of {} in the <script>snow</script>")
 SECONDS = "FAKE_SECONDS"

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from delora_eval.benchmark.folder import read_outcome, read_plan
-from delora_eval.benchmark.report.view import read_view
-from delora_eval.benchmark.run.launchers import run_benchmark
+from delora_eval.benchmark.report.numbers.view import read_view
+from delora_eval.benchmark.run.workers.launchers import run_benchmark
 from delora_sd import miniature
 
 from .fakes import idle_stages

@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fakes import fake_stages
 
-from delora_eval.benchmark.run.launchers import run_benchmark
+from delora_eval.benchmark.run.workers.launchers import run_benchmark
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_sd.config.load import load_config
 

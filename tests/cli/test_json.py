@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from delora_eval.benchmark.run.status import describe_status
+from delora_eval.benchmark.run.outlook.status import describe_status
 from delora_eval.benchmark.settings import StatusConfig
 from delora_sd.cli import doctor
 from delora_sd.cli.command import to_json

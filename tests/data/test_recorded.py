@@ -10,7 +10,7 @@ from delora_sd.data.held_out import hold_out
 from delora_sd.data.recorded import recognise_subject
 from delora_sd.data.subjects import Subject, load_subject
 from delora_sd.errors import UserError
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 from delora_sd.files.run_folder import FORMAT_VERSION, RunFolder, write_json
 from delora_sd.settings import DataConfig
 

@@ -7,10 +7,9 @@ import pytest
 
 from delora_sd.errors import UserError
 from delora_sd.files.leftovers import old_name, temporary_name
-from delora_sd.files.names import RUN_FOLDER_ROOM, check_length
-from delora_sd.files.run_folder import RunFolder, write_folder, write_text
+from delora_sd.files.run_folder import RUN_FOLDER_ROOM, RunFolder, check_length, write_folder, write_text
 from delora_sd.settings import TrainConfig
-from delora_sd.training.door import check_config
+from delora_sd.training.before.door import check_config
 
 LETTERS = ["x", "é", "犬", "🐶"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from delora_sd.adapters.exchange.formats import save_adapter
+from delora_sd.adapters.exchange.stored.formats import save_adapter
 from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.config.load import to_yaml
 from delora_sd.diffusion.parts import find_base, load_unet

@@ -10,7 +10,7 @@ import pytest
 from image_files import hashes_in, images_in
 from PIL import Image
 
-from delora_sd.adapters.exchange.export import export_adapter
+from delora_sd.adapters.exchange.export.export import export_adapter
 from delora_sd.cli.main import main
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_lines, write_bytes

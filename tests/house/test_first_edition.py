@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from delora_eval.benchmark.folder import BenchmarkFolder, load_benchmark, read_outcome, read_plan
 from delora_sd import miniature
-from delora_sd.adapters.exchange.formats import load_adapter
+from delora_sd.adapters.exchange.stored.formats import load_adapter
 from delora_sd.cli.main import main
 from delora_sd.files.run_folder import RunFolder, read_json, read_lines
 

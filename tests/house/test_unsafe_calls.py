@@ -16,20 +16,20 @@ SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 
 MINIATURE = (
     "delora_sd/miniature/judges.py",
-    "delora_sd/miniature/build/stage.py",
-    "delora_sd/miniature/build/train_unet.py",
+    "delora_sd/miniature/build/train/stage.py",
+    "delora_sd/miniature/build/train/unet.py",
 )
 """Read the files that the miniature's build made and the package ships."""
 
 MAY = {
     "torch.load": (),
-    "np.load": ("delora_sd/miniature/build/dataset.py",),
-    "hf_hub_download": ("eval/delora_eval/scoring/judges/weights.py",),
+    "np.load": ("delora_sd/miniature/build/data/dataset.py",),
+    "hf_hub_download": ("eval/delora_eval/scoring/judges/networks/weights.py",),
     "snapshot_download": ("delora_sd/diffusion/bases.py", "delora_sd/files/hub.py"),
     "safe_open": ("delora_sd/files/tensors.py",),
     "load_file": MINIATURE,
     "Image.open": ("delora_sd/data/photos.py",),
-    "subprocess.run": ("delora_sd/training/manifest.py",),
+    "subprocess.run": ("delora_sd/training/record/manifest.py",),
     **dict.fromkeys(("subprocess.Popen", "subprocess.call", "subprocess.check_output", "os.system", "os.popen"), ()),
     **dict.fromkeys(("urlopen", "urlretrieve", "create_connection", "extractall", "requests.get"), ()),
     **dict.fromkeys(("create_model_and_transforms", "create_model_from_pretrained", "from_single_file"), ()),

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from delora_eval.scoring.judges.embedding import Judge
-from delora_eval.scoring.judges.encoders import Encoder
-from delora_eval.scoring.judges.preprocessing import HALF, Preprocessing
-from delora_eval.scoring.judges.weights import ENCODERS, Weights
+from delora_eval.scoring.judges.networks.encoders import Encoder
+from delora_eval.scoring.judges.networks.preprocessing import HALF, Preprocessing
+from delora_eval.scoring.judges.networks.weights import ENCODERS, Weights
 from delora_eval.settings import EncoderConfig
 from delora_sd.config.load import to_yaml
 from delora_sd.files.run_folder import write_json, write_lines, write_text

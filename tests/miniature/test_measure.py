@@ -10,9 +10,11 @@ import torch.nn.functional as F
 
 from delora_sd.miniature import WEIGHTS_FOLDER
 from delora_sd.miniature.build import __main__ as build_module
-from delora_sd.miniature.build import dataset, measure, precision
-from delora_sd.miniature.build import stage as stage_module
-from delora_sd.miniature.build.train_unet import averaged_weights, exported_weights
+from delora_sd.miniature.build.data import dataset
+from delora_sd.miniature.build.gates import measure
+from delora_sd.miniature.build.train import precision
+from delora_sd.miniature.build.train import stage as stage_module
+from delora_sd.miniature.build.train.unet import averaged_weights, exported_weights
 from delora_sd.miniature.world.things.identity import typical_identity
 
 
@@ -64,7 +66,7 @@ def test_a_build_that_starts_from_another_keeps_its_latents_and_judges_and_train
         "smoke",
         build_module.Preset(**{**vars(build_module.PRESETS["smoke"]), "groups": 2, "workers": 1, "minutes_unet": 1e-4}),
     )
-    monkeypatch.setattr("delora_sd.miniature.build.dataset.GROUPS_PER_SHARD", 2)
+    monkeypatch.setattr("delora_sd.miniature.build.data.dataset.GROUPS_PER_SHARD", 2)
     clock = itertools.count(step=0.002)  # 1e-4 minutes are three steps on any machine
     monkeypatch.setattr(stage_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     (tmp_path / "work" / "pictures").mkdir(parents=True)

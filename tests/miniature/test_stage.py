@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from delora_sd.miniature.build.muon import Muon, as_matrix, orthogonalise
-from delora_sd.miniature.build.stage import StagePlan, train_stage
+from delora_sd.miniature.build.train.muon import Muon, as_matrix, orthogonalise
+from delora_sd.miniature.build.train.stage import StagePlan, train_stage
 
 
 def small_problem() -> tuple[nn.Module, Muon]:

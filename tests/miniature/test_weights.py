@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from delora_sd.miniature import BASE_FOLDER, JUDGES, WEIGHTS_FOLDER
-from delora_sd.miniature.build import measure
-from delora_sd.miniature.build.dataset import TEST_SEED, render_pictures
-from delora_sd.miniature.build.subjects import SUBJECT_CLASSES
-from delora_sd.miniature.build.train_unet import sample
+from delora_sd.miniature.build.data.dataset import TEST_SEED, render_pictures
+from delora_sd.miniature.build.data.subjects import SUBJECT_CLASSES
+from delora_sd.miniature.build.gates import measure
+from delora_sd.miniature.build.train.unet import sample
 from delora_sd.miniature.judges import load_mini_clip, load_mini_dino
 from delora_sd.miniature.text import learn_merges
 from delora_sd.miniature.world.captions import IDENTIFIERS, vocabulary

@@ -10,9 +10,9 @@ import pytest
 import delora_sd.data
 from delora_sd.config.load import read_yaml
 from delora_sd.miniature import SUBJECTS_FOLDER
-from delora_sd.miniature.build import dataset as dataset_module
-from delora_sd.miniature.build.dataset import TRAIN_SEED, load_shards, render_group, render_shards
-from delora_sd.miniature.build.subjects import (
+from delora_sd.miniature.build.data import dataset as dataset_module
+from delora_sd.miniature.build.data.dataset import TRAIN_SEED, load_shards, render_group, render_shards
+from delora_sd.miniature.build.data.subjects import (
     SHIPPED_SEED,
     SUBJECT_CLASSES,
     png_bytes,

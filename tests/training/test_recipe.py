@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from delora_sd.adapters.exchange.formats import load_adapter
+from delora_sd.adapters.exchange.stored.formats import load_adapter
 from delora_sd.config.load import to_yaml
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder, read_json, read_lines
@@ -29,9 +29,10 @@ from delora_sd.settings import (
     TrainingConfig,
 )
 from delora_sd.signals import Stopped
-from delora_sd.training import recipe, reporter
-from delora_sd.training.checkpoints import OPTIMIZER_FILE, last_common_step
-from delora_sd.training.reporter import Reporter
+from delora_sd.training import recipe
+from delora_sd.training.record import reporter
+from delora_sd.training.record.checkpoints import OPTIMIZER_FILE, last_common_step
+from delora_sd.training.record.reporter import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
 

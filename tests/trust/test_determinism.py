@@ -6,7 +6,8 @@
   the trained tensors by at most 1e-4;
 - another batch size of the sampler: the same bytes for these two images, at most one of 255 levels in general
   (tests/generation/test_sampler.py);
-- a pack of K subjects and K runs of one: each step's gradients up to their rounding (tests/training/test_packs.py).
+- a pack of K subjects and K runs of one: each step's gradients up to their rounding
+  (tests/training/loop/test_packs.py).
 
 On a GPU kernels choose their order of summation: only the seeds, the noise and the order of photos are the same.
 """

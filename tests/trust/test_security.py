@@ -16,8 +16,8 @@ from bad_inputs.case import World
 from bad_inputs.models import UNET, Trap, edit_json
 from safetensors.torch import load_file, save_file
 
-from delora_sd.adapters.exchange.export import export_adapter
-from delora_sd.adapters.exchange.formats import OWN_FILE
+from delora_sd.adapters.exchange.export.export import export_adapter
+from delora_sd.adapters.exchange.stored.formats import OWN_FILE
 from delora_sd.cli.main import main
 from delora_sd.settings import ExportConfig
 

@@ -13,7 +13,6 @@ from torch import nn
 
 from delora_sd.adapters.lowrank.pack import ADAPTABLE, find_targets
 from delora_sd.adapters.lowrank.pack_of_one import AdapterInUNet, PackOfOne, compute_in
-from delora_sd.adapters.lowrank.quantization import dense_weight, is_quantized
 from delora_sd.adapters.peft.bridge import (
     base_changes,
     build_config,
@@ -24,6 +23,7 @@ from delora_sd.adapters.peft.bridge import (
     save_state,
     tuner_layers,
 )
+from delora_sd.diffusion.quantization import dense_weight, is_quantized
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_json
 from delora_sd.settings import AdapterConfig

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from delora_sd.adapters.lowrank.pack import ADAPTABLE
-from delora_sd.adapters.lowrank.quantization import dense_weight
 from delora_sd.adapters.peft.bridge import (
     base_changes,
     build_config,
@@ -21,6 +20,7 @@ from delora_sd.adapters.peft.bridge import (
     tuner_layers,
 )
 from delora_sd.adapters.peft.layout import CONFIG_FILE, PEFT_FILE, PREFIX
+from delora_sd.diffusion.quantization import dense_weight
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_json
 from delora_sd.files.tensors import read_tensors

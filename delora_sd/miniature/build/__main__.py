@@ -93,15 +93,15 @@ class Build:
 
 def render_stage(build: Build) -> None:
     """pictures/: the pretraining set."""
-    from delora_sd.miniature.build.dataset import render_shards
+    from delora_sd.miniature.build.data.dataset import render_shards
 
     render_shards(build.work / "pictures", build.preset.groups, workers=build.preset.workers, say=build.say)
 
 
 def vae_stage(build: Build) -> None:
     """vae/: the trained autoencoder, or the one the build starts from."""
-    from delora_sd.miniature.build.dataset import load_shards
-    from delora_sd.miniature.build.train_vae import train_vae
+    from delora_sd.miniature.build.data.dataset import load_shards
+    from delora_sd.miniature.build.train.vae import train_vae
 
     preset, folder = build.preset, build.work / "vae"
     if build.start:
@@ -117,8 +117,8 @@ def vae_stage(build: Build) -> None:
 
 def decoder_stage(build: Build) -> None:
     """vae/ again, its decoder trained alone."""
-    from delora_sd.miniature.build.dataset import load_shards
-    from delora_sd.miniature.build.train_vae import refine_decoder
+    from delora_sd.miniature.build.data.dataset import load_shards
+    from delora_sd.miniature.build.train.vae import refine_decoder
 
     preset = build.preset
     vae = _vae(build)
@@ -136,8 +136,8 @@ def decoder_stage(build: Build) -> None:
 
 def unet_stage(build: Build) -> None:
     """unet.safetensors: the averaged UNet and text encoder, with their training state."""
-    from delora_sd.miniature.build.dataset import load_shards
-    from delora_sd.miniature.build.train_unet import exported_weights, train_unet, training_set
+    from delora_sd.miniature.build.data.dataset import load_shards
+    from delora_sd.miniature.build.train.unet import exported_weights, train_unet, training_set
 
     preset = build.preset
     vae = _vae(build)
@@ -162,33 +162,33 @@ def judges_stage(build: Build) -> None:
                 shutil.copytree(build.start / name, build.out / name)
         return
     from delora_sd.miniature import judges
-    from delora_sd.miniature.build import train_judges
-    from delora_sd.miniature.build.dataset import load_shards
-    from delora_sd.miniature.build.precision import computing
-    from delora_sd.miniature.build.train_vae import reconstruct
+    from delora_sd.miniature.build.data.dataset import load_shards
+    from delora_sd.miniature.build.train.judges import Views, train_mini_clip, train_mini_dino
+    from delora_sd.miniature.build.train.precision import computing
+    from delora_sd.miniature.build.train.vae import reconstruct
 
     preset = build.preset
     pictures = load_shards(build.work / "pictures", preset.groups)
     with computing(build.device):
         decoded = reconstruct(_vae(build), pictures.pixels[: preset.decoded])
-    views = train_judges.Views(pictures=pictures, decoded=decoded)
+    views = Views(pictures=pictures, decoded=decoded)
     budget = {"minutes": preset.minutes_judge, "batch": preset.batch_judge, "device": build.device, "say": build.say}
-    dino = train_judges.train_mini_dino(views, build.work, **budget)
+    dino = train_mini_dino(views, build.work, **budget)
     judges.save_judge(dino, judges.DINO_CONFIG, build.out / "mini_dino")
-    clip = train_judges.train_mini_clip(views, build.work, **budget)
+    clip = train_mini_clip(views, build.work, **budget)
     judges.save_judge(clip, judges.clip_config(), build.out / "mini_clip")
 
 
 def export_stage(build: Build) -> None:
     """sd/ in the output folder, from whatever the unet stage has reached."""
-    from delora_sd.miniature.build.train_unet import averaged_weights, export_pipeline
+    from delora_sd.miniature.build.train.unet import averaged_weights, export_pipeline
 
     export_pipeline(_vae(build).cpu(), averaged_weights(build.work), build.out / "sd")
 
 
 def card_stage(build: Build) -> None:
     """MODEL_CARD.md and the sheets."""
-    from delora_sd.miniature.build import card
+    from delora_sd.miniature.build.gates import card
 
     gates, speed = card.measure_all(build.out, device=build.device, guidance=GUIDANCE)
     for gate in gates:

@@ -15,7 +15,7 @@ from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_sd.config.deciding import differing_settings, differing_values
 from delora_sd.config.load import flatten
 from delora_sd.errors import UserError, nearest_name
-from delora_sd.files.names import RUN_FOLDER_ROOM, check_length
+from delora_sd.files.run_folder import RUN_FOLDER_ROOM, check_length
 from delora_sd.settings import TrainConfig
 
 _SETTINGS_OF_FULL_IDS = {

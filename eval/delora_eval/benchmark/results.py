@@ -7,8 +7,8 @@ from delora_eval.benchmark.folder import BenchmarkFolder
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.settings import CheckpointRule
 from delora_eval.scoring.measures.metrics import PairMean, pool
+from delora_eval.scoring.record.score_lines import ScoreLine, read_score_lines
 from delora_eval.scoring.score import REFERENCE_SET
-from delora_eval.scoring.score_lines import ScoreLine, read_score_lines
 
 DECIDING_SCORE = "dino"
 """What `best_step_...` rules maximise: they are about subject fidelity, as in the paper's line."""

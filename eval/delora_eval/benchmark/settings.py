@@ -6,7 +6,7 @@ from typing import Any, Literal
 from delora_eval.settings import EncoderConfig, FamilyConfig
 from delora_sd.config.overlay import with_settings
 from delora_sd.errors import UserError
-from delora_sd.files.made_from import absolute_place
+from delora_sd.files.contents import absolute_place
 from delora_sd.settings import GenerateConfig
 
 CheckpointRule = Literal["fixed_step", "best_step_per_method", "best_step_per_prompt", "best_held_out"]

@@ -8,8 +8,9 @@ from typing import Any
 from delora_eval.choice.curve import curve_figure
 from delora_eval.choice.prompts import SEED_OFFSET, split_prompts
 from delora_eval.choice.rule import Candidate, by_image, judge_candidates, leave_one_out, pick
-from delora_eval.scoring.assemble import Options, embed_subject
-from delora_eval.scoring.image_sets import JudgedSet, read_folder_sets
+from delora_eval.scoring.groups.assemble import embed_subject
+from delora_eval.scoring.inputs.image_sets import JudgedSet, read_folder_sets
+from delora_eval.scoring.inputs.task import Options
 from delora_eval.scoring.judges.embedding import Judge, use_weights
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol
 from delora_eval.scoring.measures import metrics
@@ -48,7 +49,7 @@ class Choice:
 
 def choose(config: ChooseConfig) -> None:
     """Chooses, draws the curve, exports the adapter of the chosen step and says why."""
-    from delora_sd.adapters.exchange.export import export_adapter
+    from delora_sd.adapters.exchange.export.export import export_adapter
     from delora_sd.generation.generate import generate
     from delora_sd.generation.model import ModelKeeper
     from delora_sd.settings import ExportConfig

@@ -7,7 +7,7 @@ from delora_sd.settings import DoctorConfig
 
 def check_encoders(config: DoctorConfig) -> list[Finding]:
     """Every judge's weights: bundled, or in the hub's cache. Which language model is asked is for the user to say."""
-    from delora_eval.scoring.judges.weights import ENCODERS, VLM
+    from delora_eval.scoring.judges.networks.weights import ENCODERS, VLM
 
     return [_encoder_finding(encoder_id) for encoder_id in ENCODERS if encoder_id != VLM]
 
@@ -16,7 +16,7 @@ CHECKS: list[Check] = [check_encoders]
 
 
 def _encoder_finding(encoder_id: str) -> Finding:
-    from delora_eval.scoring.judges.weights import ENCODERS, find_weights
+    from delora_eval.scoring.judges.networks.weights import ENCODERS, find_weights
     from delora_eval.settings import EncoderConfig
 
     spec = ENCODERS[encoder_id]

@@ -14,8 +14,8 @@ def _score(config: settings.ScoreConfig) -> None:
 
 
 def _score_json(config: settings.ScoreConfig) -> None:
+    from delora_eval.scoring.record.summary import table_rows
     from delora_eval.scoring.score import score_quietly
-    from delora_eval.scoring.summary import table_rows
 
     lines, output = score_quietly(config)
     print(to_json({"scores": table_rows(lines), "output": str(output)}))
@@ -36,25 +36,25 @@ def _report(config: settings.ReportConfig) -> None:
 
 
 def _benchmark(config: BenchmarkConfig) -> None:
-    from delora_eval.benchmark.run.launchers import run_benchmark
+    from delora_eval.benchmark.run.workers.launchers import run_benchmark
 
     run_benchmark(config)
 
 
 def _plan(config: BenchmarkConfig) -> None:
-    from delora_eval.benchmark.run.dry_run import print_plan
+    from delora_eval.benchmark.run.outlook.dry_run import print_plan
 
     print_plan(config)
 
 
 def _status(config: StatusConfig) -> None:
-    from delora_eval.benchmark.run.status import print_status
+    from delora_eval.benchmark.run.outlook.status import print_status
 
     print_status(config)
 
 
 def _status_json(config: StatusConfig) -> None:
-    from delora_eval.benchmark.run.status import describe_status
+    from delora_eval.benchmark.run.outlook.status import describe_status
 
     print(to_json(describe_status(config)))
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delora_eval.benchmark.methods import FACTOR
-from delora_eval.benchmark.report.figures import steps_figure, sweep_figure
-from delora_eval.benchmark.report.map_figure import map_figure
-from delora_eval.benchmark.report.rows import BOOTSTRAP_SEED, Row, RowScore
-from delora_eval.benchmark.report.sheets import Sheet, build_sheets
-from delora_eval.benchmark.report.view import ProtocolView, View, row_distances
+from delora_eval.benchmark.report.figures.figures import steps_figure, sweep_figure
+from delora_eval.benchmark.report.figures.map_figure import map_figure
+from delora_eval.benchmark.report.figures.sheets import Sheet, build_sheets
+from delora_eval.benchmark.report.numbers.rows import BOOTSTRAP_SEED, Row, RowScore
+from delora_eval.benchmark.report.numbers.view import ProtocolView, View, row_distances
 from delora_eval.pages.drawing import Drawing
 from delora_eval.pages.tables import Table
 from delora_eval.scoring.measures.statistics import Estimate, paired_difference

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from delora_eval.benchmark.report.view import View
+from delora_eval.benchmark.report.numbers.view import View
 from delora_eval.fidelity.claims import CLAIMS, Claim, Images
 from delora_eval.pages.tables import render_markdown
 from delora_sd.data.photos import open_photo

@@ -14,9 +14,9 @@ import os
 from pathlib import Path
 
 from delora_eval.benchmark.folder import BenchmarkFolder
-from delora_eval.benchmark.report.view import View, read_view
-from delora_eval.benchmark.run.launchers import MakeStages, run_benchmark
-from delora_eval.benchmark.run.stages import real_stages
+from delora_eval.benchmark.report.numbers.view import View, read_view
+from delora_eval.benchmark.run.cell.stages import real_stages
+from delora_eval.benchmark.run.workers.launchers import MakeStages, run_benchmark
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.fidelity.page import write_page
 from delora_sd.config.load import load_config

@@ -16,7 +16,7 @@ from delora_sd.data.masks import MASK_FOLDER, find_mask
 from delora_sd.data.photo_files import find_photos
 from delora_sd.data.photos import open_alpha, open_photo
 from delora_sd.errors import UserError
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 from delora_sd.files.run_folder import read_json, write_bytes, write_json, write_text
 
 RECORD = ".made.json"

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import nn
 
-from delora_eval.scoring.judges.encoders import pick_device
+from delora_eval.scoring.judges.networks.encoders import pick_device
 from delora_eval.settings import MasksConfig
 from delora_sd.errors import UserError
 from delora_sd.files.hub import find_model_folder

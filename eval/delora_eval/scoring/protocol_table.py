@@ -11,7 +11,7 @@ from delora_eval.scoring.judges.embedding import Judge, embed_images, use_weight
 from delora_eval.scoring.judges.protocols import PUBLISHED_REAL_ROWS, Protocol, combinations
 from delora_eval.scoring.measures.measure import measure_ceiling
 from delora_eval.scoring.measures.metrics import PairMean, pool
-from delora_eval.scoring.summary import RANDOM_STAMP
+from delora_eval.scoring.record.summary import RANDOM_STAMP
 from delora_eval.settings import ProtocolsConfig
 from delora_sd.data.subjects import Subject, load_subject, subject_names
 from delora_sd.files.run_folder import write_lines

@@ -12,23 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from delora_eval.scoring.costs import Spent, add_costs, spent_so_far
-from delora_eval.scoring.crops import SIDES
-from delora_eval.scoring.groups import Scored, score_group, score_photos
-from delora_eval.scoring.image_sets import JudgedSet
+from delora_eval.scoring.groups.crops import SIDES
+from delora_eval.scoring.groups.groups import Scored, score_group, score_photos
+from delora_eval.scoring.groups.wide import score_group_by, score_photos_by
+from delora_eval.scoring.inputs.image_sets import JudgedSet
+from delora_eval.scoring.inputs.task import Task, read_task
 from delora_eval.scoring.judges.embedding import Judge, hash_files, use_weights
 from delora_eval.scoring.judges.family import CLASSIC, FAMILY, JUDGE_OF
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol, modify
 from delora_eval.scoring.judges.vlm.questions import QUESTIONS
 from delora_eval.scoring.measures.measure import Score
 from delora_eval.scoring.measures.metrics import SCORES, PairMean, pool
-from delora_eval.scoring.raw_answers import write_answers
-from delora_eval.scoring.score_lines import read_scores
-from delora_eval.scoring.task import Task, read_task
-from delora_eval.scoring.wide import score_group_by, score_photos_by
+from delora_eval.scoring.record.costs import Spent, add_costs, spent_so_far
+from delora_eval.scoring.record.raw_answers import write_answers
+from delora_eval.scoring.record.score_lines import read_scores
 from delora_eval.settings import ScoreConfig
 from delora_sd.data.masks import find_mask, find_masks, load_mask
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 from delora_sd.files.locks import hold
 from delora_sd.files.run_folder import write_lines
 
@@ -41,7 +41,7 @@ REFERENCE_SET = "reference photos"
 
 def score(config: ScoreConfig) -> list[dict[str, Any]]:
     """Scores what the settings name, writes and returns the lines of the protocols asked for, and prints the totals."""
-    from delora_eval.scoring.summary import print_scores
+    from delora_eval.scoring.record.summary import print_scores
 
     lines, output = score_quietly(config)
     print_scores(lines, output)
@@ -52,7 +52,7 @@ def score(config: ScoreConfig) -> list[dict[str, Any]]:
 
 def score_quietly(config: ScoreConfig) -> tuple[list[dict[str, Any]], Path]:
     """Returns (the lines of the protocols asked for, where all lines are written); writes the table asked for."""
-    from delora_eval.scoring.summary import check_table, write_table
+    from delora_eval.scoring.record.summary import check_table, write_table
 
     check_table(config.table)
     task = read_task(config)

@@ -11,7 +11,7 @@ from delora_eval.pages.tables import render_csv, render_latex, render_markdown, 
 from delora_eval.scoring.judges.embedding import Judge, embed_images, embed_texts, use_weights
 from delora_eval.scoring.judges.family import FAMILY
 from delora_eval.scoring.judges.protocols import View
-from delora_eval.scoring.summary import RANDOM_STAMP
+from delora_eval.scoring.record.summary import RANDOM_STAMP
 from delora_eval.settings import JudgesConfig
 from delora_eval.trial.galleries import PhotoSet, dataset_photos, render_lookalikes
 from delora_eval.trial.ratings import Agreement, Rated, agree, read_ratings

@@ -6,7 +6,7 @@ from typing import Any
 from delora_eval.pages.drawing import SOFT, Drawing, draw, look
 from delora_eval.pages.tables import Table
 from delora_eval.scoring.measures.statistics import Estimate
-from delora_eval.scoring.summary import RANDOM_STAMP
+from delora_eval.scoring.record.summary import RANDOM_STAMP
 from delora_eval.trial.verdicts import Discrimination, Verdict
 
 MISSING = "–"

@@ -2,10 +2,12 @@
 
 import itertools
 
-from delora_eval.benchmark.report.agreement import agreement_table
-from delora_eval.benchmark.report.rows import BOOTSTRAP_SEED, Row, setting_label
-from delora_eval.benchmark.report.table_text import (
+from delora_eval.benchmark.report.numbers.agreement import agreement_table
+from delora_eval.benchmark.report.numbers.rows import (
+    BOOTSTRAP_SEED,
     MISSING,
+    Row,
+    setting_label,
     show_bytes,
     show_count,
     show_difference,
@@ -15,11 +17,11 @@ from delora_eval.benchmark.report.table_text import (
     show_score,
     show_seconds,
 )
-from delora_eval.benchmark.report.view import ProtocolView, View, row_distances
+from delora_eval.benchmark.report.numbers.view import ProtocolView, View, row_distances
 from delora_eval.pages.tables import Table
-from delora_eval.scoring.costs import read_costs
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_eval.scoring.measures.statistics import Estimate, paired_difference
+from delora_eval.scoring.record.costs import read_costs
 
 MOST_COMPARED_ROWS = 6
 """Up to here every pair of rows is compared."""

@@ -6,16 +6,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from delora_eval.benchmark.report.sheets import Sheet, Strip, embed_sheets
-from delora_eval.benchmark.report.view import View
+from delora_eval.benchmark.report.figures.sheets import Sheet, Strip, embed_sheets
+from delora_eval.benchmark.report.numbers.view import View
 from delora_eval.benchmark.settings import generate_settings
 from delora_eval.pages.drawing import Drawing
 from delora_eval.pages.render import render_page
 from delora_eval.pages.tables import Table
 from delora_eval.pages.thumbnails import Thumbnail
-from delora_eval.scoring.judges.preprocessing import Preprocessing
+from delora_eval.scoring.judges.networks.preprocessing import Preprocessing
 from delora_eval.scoring.judges.protocols import View as EncoderView
-from delora_eval.scoring.score_lines import ScoreLine, read_score_lines
+from delora_eval.scoring.record.score_lines import ScoreLine, read_score_lines
 from delora_sd.config.load import to_yaml
 
 OPEN_TABLES = ("results", "differences", "agreement")

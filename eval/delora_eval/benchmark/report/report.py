@@ -8,10 +8,10 @@ from pathlib import Path
 
 from delora_eval.benchmark.folder import BenchmarkFolder, read_plan
 from delora_eval.benchmark.report.contents import build_tables, scores_csv
-from delora_eval.benchmark.report.figures import build_figures
+from delora_eval.benchmark.report.figures.figures import build_figures
+from delora_eval.benchmark.report.figures.sheets import build_sheets
+from delora_eval.benchmark.report.numbers.view import View, read_view
 from delora_eval.benchmark.report.page import render_benchmark
-from delora_eval.benchmark.report.sheets import build_sheets
-from delora_eval.benchmark.report.view import View, read_view
 from delora_eval.pages.drawing import Drawing
 from delora_eval.pages.tables import Table, escape_markdown, render_csv, render_latex, render_markdown
 from delora_sd import __version__

@@ -8,8 +8,8 @@ from delora_eval.pages.run_page.sets import SMALL_THUMBNAIL, SetView, read_set_v
 from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol
 from delora_eval.scoring.measures.metrics import SCORES
+from delora_eval.scoring.record.score_lines import ScoreLine, read_score_lines
 from delora_eval.scoring.score import REFERENCE_SET
-from delora_eval.scoring.score_lines import ScoreLine, read_score_lines
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.config.load import flatten
 from delora_sd.data.recorded import recognise_subject

@@ -8,8 +8,8 @@ from delora_eval.pages.render import render_page
 from delora_eval.pages.run_page.data import RunPage, read_run_page
 from delora_eval.pages.run_page.figures import draw_run
 from delora_eval.scoring.measures.metrics import SCORES
+from delora_eval.scoring.record.score_lines import ScoreLine
 from delora_eval.scoring.score import REFERENCE_SET
-from delora_eval.scoring.score_lines import ScoreLine
 from delora_eval.settings import ReportConfig
 from delora_sd.files.run_folder import RunFolder, write_text
 

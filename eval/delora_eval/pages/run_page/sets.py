@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
-from delora_eval.scoring.image_sets import JudgedImage, JudgedSet, read_shown_sets
-from delora_eval.scoring.score_lines import ScoreLine
+from delora_eval.scoring.inputs.image_sets import JudgedImage, JudgedSet, read_shown_sets
+from delora_eval.scoring.record.score_lines import ScoreLine
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from delora_eval.scoring.judges.embedding import Judge, embed_images, embed_texts, hash_files, timed, use_weights
-from delora_eval.scoring.judges.encoders import pick_device
 from delora_eval.scoring.judges.family import FAMILY, FamilyJudge
 from delora_eval.scoring.judges.masc.network import (
     PatchEncoder,
@@ -18,6 +17,7 @@ from delora_eval.scoring.judges.masc.network import (
     see_patches,
 )
 from delora_eval.scoring.judges.masc.patches import FOREGROUND, concept_preservation, cover, without_subject
+from delora_eval.scoring.judges.networks.encoders import pick_device
 from delora_eval.scoring.judges.vlm.questions import QUESTIONS
 from delora_sd.data.masks import find_masks, load_mask
 from delora_sd.data.photos import open_photo

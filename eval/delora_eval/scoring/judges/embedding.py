@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from delora_eval.scoring.judges.encoders import Encoder, load_encoder, pick_device, read_texts, see_images
-from delora_eval.scoring.judges.preprocessing import Preprocessing, is_black, prepare
+from delora_eval.scoring.judges.networks.encoders import Encoder, load_encoder, pick_device, read_texts, see_images
+from delora_eval.scoring.judges.networks.preprocessing import Preprocessing, is_black, prepare
+from delora_eval.scoring.judges.networks.weights import VLM, Weights, find_weights
 from delora_eval.scoring.judges.protocols import View
-from delora_eval.scoring.judges.weights import VLM, Weights, find_weights
 from delora_eval.settings import EncoderConfig
 from delora_sd.data.photos import open_photo
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 
 
 @dataclass(frozen=True, kw_only=True)

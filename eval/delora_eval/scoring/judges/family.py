@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from delora_eval.scoring.judges.preprocessing import HALF, IMAGENET, UNIT, Preprocessing
+from delora_eval.scoring.judges.networks.preprocessing import HALF, IMAGENET, UNIT, Preprocessing
+from delora_eval.scoring.judges.networks.weights import VLM
 from delora_eval.scoring.judges.protocols import CLIP, CROP, View
-from delora_eval.scoring.judges.weights import VLM
 from delora_sd.errors import UserError, nearest_name
 
 CLASSIC = "classic"

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from delora_eval.scoring.judges.weights import HASH_DIGITS
+from delora_eval.scoring.judges.networks.weights import HASH_DIGITS
 from delora_sd.data.photos import open_photo, to_square, to_tensor
 from delora_sd.errors import UserError
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 from delora_sd.files.tensors import read_tensors
 
 SIZE_PX = 512

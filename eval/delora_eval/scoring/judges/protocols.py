@@ -7,7 +7,7 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from delora_eval.scoring.judges.preprocessing import HALF, IMAGENET, OPENAI_CLIP, Preprocessing
+from delora_eval.scoring.judges.networks.preprocessing import HALF, IMAGENET, OPENAI_CLIP, Preprocessing
 from delora_sd.errors import UserError, nearest_name
 
 

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from delora_eval.scoring.judges.encoders import fill
 from delora_eval.scoring.judges.masc.patches import patch_grid, to_patches
+from delora_eval.scoring.judges.networks.encoders import fill
+from delora_eval.scoring.judges.networks.weights import Weights
 from delora_eval.scoring.judges.networks.words import Tokenize, folder_tokenizer, random_tokenizer
-from delora_eval.scoring.judges.weights import Weights
 
 _TOWER = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
 CONFIG = {

@@ -1,1 +1,1 @@
-"""The architectures behind the judges, built empty: no file is looked for and nothing is downloaded here."""
+"""The networks behind the judges: architectures, their weight files, what they are fed, and how they run."""

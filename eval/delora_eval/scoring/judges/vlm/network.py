@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from delora_eval.scoring.judges.encoders import RANDOM_SEED
-from delora_eval.scoring.judges.weights import Weights
+from delora_eval.scoring.judges.networks.encoders import RANDOM_SEED
+from delora_eval.scoring.judges.networks.weights import Weights
 from delora_sd.errors import UserError
 
 MOST_TOKENS = 8

@@ -4,11 +4,11 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from delora_eval.scoring.judges.networks.weights import ENCODERS, HASH_DIGITS, VLM, Weights
 from delora_eval.scoring.judges.vlm.network import has_chat_template
-from delora_eval.scoring.judges.weights import ENCODERS, HASH_DIGITS, VLM, Weights
 from delora_eval.settings import EncoderConfig
 from delora_sd.errors import UserError
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 from delora_sd.files.hub import find_model_folder
 
 

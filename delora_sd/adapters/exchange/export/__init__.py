@@ -1,0 +1,1 @@
+"""Adapters, alone or several as one, written for other tools."""

@@ -1,0 +1,1 @@
+"""Plain LoRA files of any tool: their key names, read and written."""

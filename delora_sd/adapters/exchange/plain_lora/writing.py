@@ -1,0 +1,176 @@
+"""Plain LoRA files for other tools: key names of the three layouts, and what they read in the metadata.
+
+The scale is folded into the factors and alpha = rank, so no reader's default can change it. Where ranks differ, one
+alpha for the whole file: diffusers (0.42) ignores the alpha of each attention layer and uses the commonest for all.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from delora_sd.adapters.exchange.plain_lora.key_names import KOHYA_PREFIX
+from delora_sd.adapters.exchange.plain_lora.reading import PlainLayer
+from delora_sd.adapters.peft import layout as peft_layout
+from delora_sd.files.run_folder import write_folder, write_json
+from delora_sd.files.tensors import header_bytes, stored_order, tensor_bytes, write_tensors
+
+PlainLayers = dict[str, PlainLayer]
+"""{dotted name of the layer: its factors}"""
+
+MODEL_SPEC_VERSION = "1.0.1"
+_LEGACY_HASH_BYTES = slice(0x100000, 0x110000)
+"""What AUTOMATIC1111's first "model hash" looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What is said about an adapter in its file; empty strings and {} where nothing is known."""
+
+    title: str
+    base: str
+    date: str
+    """When it was trained, ISO 8601."""
+    size_px: int | None
+    trigger: str
+    """Identifier and class word: what a prompt must say to call the subject."""
+    is_v_prediction: bool
+    training: dict[str, str]
+    """`ss_*`: how it was trained."""
+    lineage: dict[str, str]
+    """`delora.*`: back to the native adapter."""
+
+
+def write_layout(path: Path, layers: PlainLayers, provenance: Provenance, *, layout: str, precision: str) -> None:
+    """Writes the layers as a `kohya` or `diffusers` file or a `peft` folder, in fp16 or fp32."""
+    write = {"kohya": write_kohya, "diffusers": write_diffusers, "peft": write_peft}[layout]
+    write(path, layers, {"fp16": torch.float16, "fp32": torch.float32}[precision], provenance)
+
+
+def write_kohya(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance: Provenance) -> None:
+    """Writes `lora_unet_<layer with _>.lora_down/.lora_up.weight` and `.alpha`: ComfyUI, A1111, Forge, diffusers."""
+    tensors, alpha = {}, kohya_alpha(layers)
+    for layer, factors in layers.items():
+        key = KOHYA_PREFIX + layer.replace(".", "_")
+        share = math.sqrt(factors.down.shape[0] / alpha)  # readers multiply by alpha / rank
+        scaled = PlainLayer(down=factors.down * share, up=factors.up * share)
+        tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"] = _weights(scaled, dtype)
+        tensors[f"{key}.alpha"] = torch.tensor(float(alpha))
+        if factors.magnitude is not None:
+            tensors[f"{key}.dora_scale"] = factors.magnitude.reshape(-1, *(1 for _ in factors.down.shape[1:]))
+    write_tensors(path, tensors, file_metadata(layers, tensors, provenance))
+
+
+def kohya_alpha(layers: PlainLayers) -> int:
+    """Returns the one alpha of a kohya file: the rank, the largest where ranks differ."""
+    return max(factors.down.shape[0] for factors in layers.values())
+
+
+def write_diffusers(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance: Provenance) -> None:
+    """Writes `unet.<layer>.lora_A/.lora_B.weight` with the LoraConfig in the header: pipe.load_lora_weights."""
+    tensors = {}
+    for layer, factors in layers.items():
+        tensors |= _peft_tensors(f"unet.{layer}", factors, dtype)
+    config = _lora_config(layers, provenance.base)
+    # diffusers hands these to LoraConfig(**...): nothing else may be in it.
+    kept = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora")
+    declared = {f"unet.{key}": config[key] for key in kept}
+    metadata = file_metadata(layers, tensors, provenance)
+    write_tensors(path, tensors, metadata | {"lora_adapter_metadata": json.dumps(declared, sort_keys=True)})
+
+
+def write_peft(folder: Path, layers: PlainLayers, dtype: torch.dtype, provenance: Provenance) -> None:
+    """Writes an adapter folder for `PeftModel.from_pretrained`, whole or not at all."""
+    tensors = {}
+    for layer, factors in layers.items():
+        tensors |= _peft_tensors(f"{peft_layout.PREFIX}{layer}", factors, dtype)
+
+    def write(path: Path) -> None:
+        write_tensors(path / peft_layout.PEFT_FILE, tensors, file_metadata(layers, tensors, provenance))
+        write_json(path / peft_layout.CONFIG_FILE, _lora_config(layers, provenance.base))
+
+    write_folder(folder, write)
+
+
+def _peft_tensors(key: str, factors: PlainLayer, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Returns a layer in PEFT's and diffusers' names.
+
+    A magnitude stays fp32: it is of the size of W, and rounded to fp16 it would be off by more than small changes are.
+    """
+    down, up = _weights(factors, dtype)
+    tensors = {f"{key}.lora_A.weight": down, f"{key}.lora_B.weight": up}
+    if factors.magnitude is not None:
+        shape = (-1,) if down.ndim == 2 else (1, -1, *(1 for _ in down.shape[2:]))
+        tensors[f"{key}.lora_magnitude_vector"] = factors.magnitude.float().reshape(shape)
+    return tensors
+
+
+def _weights(factors: PlainLayer, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Returns (down, up); of a convolution, down keeps the kernel and up is 1 x 1."""
+    up = factors.up.reshape(*factors.up.shape, *(1 for _ in factors.down.shape[2:]))
+    return factors.down.to(dtype), up.to(dtype)
+
+
+def _lora_config(layers: PlainLayers, base: str) -> dict[str, Any]:
+    ranks = {layer: factors.down.shape[0] for layer, factors in layers.items()}
+    use_dora = any(factors.magnitude is not None for factors in layers.values())
+    return peft_layout.lora_config(ranks, base=base, targets=list(layers)) | {"use_dora": use_dora}
+
+
+def file_metadata(layers: PlainLayers, tensors: dict[str, Tensor], provenance: Provenance) -> dict[str, str]:
+    """Returns the header's strings: ModelSpec, kohya's `ss_*` and hashes, and ours."""
+    is_sd2 = any(layer.endswith("attn2.to_k") and f.down.shape[1] == 1024 for layer, f in layers.items())
+    training = _network_metadata(layers, is_sd2, provenance) | provenance.training
+    digest, legacy = _hashes(tensors, training)
+    return (
+        {"format": "pt", "sshs_model_hash": digest, "sshs_legacy_hash": legacy}
+        | _model_spec(provenance, is_sd2, digest)
+        | training
+        | {f"delora.{key}": value for key, value in provenance.lineage.items()}
+    )
+
+
+def _model_spec(provenance: Provenance, is_sd2: bool, digest: str) -> dict[str, str]:
+    family = "stable-diffusion-v1"
+    if is_sd2:
+        family = "stable-diffusion-v2-768-v" if provenance.is_v_prediction else "stable-diffusion-v2-512"
+    spec = {
+        "sai_model_spec": MODEL_SPEC_VERSION,
+        "architecture": f"{family}/lora",
+        "implementation": "diffusers",
+        "title": provenance.title,
+        "date": provenance.date,
+        "resolution": f"{provenance.size_px}x{provenance.size_px}" if provenance.size_px else "",
+        "trigger_phrase": provenance.trigger,
+        "tags": "dreambooth",
+        "prediction_type": "v" if provenance.is_v_prediction else "epsilon",
+        "hash_sha256": f"0x{digest}",
+    }
+    return {f"modelspec.{key}": value for key, value in spec.items() if value}
+
+
+def _network_metadata(layers: PlainLayers, is_sd2: bool, provenance: Provenance) -> dict[str, str]:
+    ranks = {factors.down.shape[0] for factors in layers.values()}
+    version = ("sd_v2" if is_sd2 else "sd_v1") + ("_v" if provenance.is_v_prediction else "")
+    return {
+        "ss_base_model_version": version,
+        "ss_v2": str(is_sd2),
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(min(ranks)) if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": str(kohya_alpha(layers)),
+        "ss_network_args": "{}",
+        "ss_output_name": provenance.title,
+        "ss_sd_model_name": provenance.base,
+    }
+
+
+def _hashes(tensors: dict[str, Tensor], training: dict[str, str]) -> tuple[str, str]:
+    """Returns (SHA-256 of the tensors' bytes, eight digits of the old hash), as kohya's `sshs_*` are made."""
+    content = b"".join(tensor_bytes(tensors[name]) for name in stored_order(tensors))
+    whole = header_bytes(tensors, training) + content
+    return hashlib.sha256(content).hexdigest(), hashlib.sha256(whole[_LEGACY_HASH_BYTES]).hexdigest()[:8]

@@ -1,0 +1,1 @@
+"""What the finished weights must reach, measured."""

@@ -1,0 +1,1 @@
+"""Before the loop: what is checked, decided and cached."""

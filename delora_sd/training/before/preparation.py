@@ -1,0 +1,85 @@
+"""Before the loop: photos, class images and captions become cached latents and embeddings; then the encoders leave."""
+
+import gc
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from delora_sd.data.masks import load_square_mask
+from delora_sd.data.photos import load_photos
+from delora_sd.data.prompts import class_prompt
+from delora_sd.data.subjects import Subject
+from delora_sd.diffusion.cache import LatentStats, encode_photos, encode_prompts
+from delora_sd.diffusion.parts import Base, load_text_encoder, load_vae
+from delora_sd.errors import UserError
+from delora_sd.generation.class_images import ensure_class_images, is_class_image
+from delora_sd.settings import TrainConfig
+from delora_sd.training.before.plan import Plan
+from delora_sd.training.loop.member import CellData, Member
+
+
+def prepare_data(plan: Plan) -> None:
+    """Gives every member its cached inputs; subjects and class words that repeat are encoded once."""
+    device, members = plan.accelerator.device, plan.members
+    texts = {text for member in members for text in (*member.prompts, _class_caption(member))}
+    class_files = {member: _class_files(member.config, member.subject, plan.base) for member in members}
+    embeddings = _embed(sorted(texts), plan.base, device, plan.dtype)
+    photo_sets = {member.subject.photos for member in members} | {files for files in class_files.values() if files}
+    latents = _encode(sorted(photo_sets), plan, device)
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    for member in members:
+        files, instance = class_files[member], [embeddings[text] for text in member.prompts]
+        member.data = CellData(
+            photos=latents[member.subject.photos],
+            instance_embedding=instance[0],
+            photo_embeddings=torch.stack(instance) if member.config.data.captions else None,
+            class_images=latents[files] if files else None,
+            class_embedding=embeddings[_class_caption(member)] if files else None,
+            photo_weights=_photo_weights(member, plan.base.latent_side),
+        )
+
+
+def _photo_weights(member: Member, side: int) -> Tensor | None:
+    """1 in the subject, `training.outside_weight` around it, between the two where a cell holds both; (n, 1, h, w)."""
+    if not member.masks:
+        return None
+    pairs = zip(member.subject.photos, member.masks, strict=True)
+    inside = torch.stack([torch.from_numpy(load_square_mask(photo, mask, side)) for photo, mask in pairs])
+    return (inside + member.config.training.outside_weight * (1 - inside)).unsqueeze(1)
+
+
+def _class_files(config: TrainConfig, subject: Subject, base: Base) -> tuple[Path, ...]:
+    """The class images' files, () without prior preservation."""
+    if config.training.prior_weight == 0:
+        return ()
+    num_images = config.training.num_class_images
+    folder = ensure_class_images(base, config.model, config.data, class_word=subject.class_word, num_images=num_images)
+    return tuple(sorted(folder.glob("[!.]*.png"))[:num_images])
+
+
+def _class_caption(member: Member) -> str:
+    return class_prompt(member.config.data.class_template, class_word=member.subject.class_word)
+
+
+def _embed(texts: list[str], base: Base, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    tokenizer, encoder = load_text_encoder(base, device=device, dtype=dtype)
+    return dict(zip(texts, encode_prompts(texts, tokenizer, encoder), strict=True))
+
+
+def _encode(
+    photo_sets: list[tuple[Path, ...]], plan: Plan, device: torch.device
+) -> dict[tuple[Path, ...], LatentStats]:
+    vae = load_vae(plan.base, device=device, dtype=plan.dtype)
+    return {files: encode_photos(_load(files, plan.size_px), vae) for files in photo_sets}
+
+
+def _load(files: tuple[Path, ...], size_px: int) -> Tensor:
+    try:
+        return load_photos(files, size_px)
+    except UserError as error:
+        if not is_class_image(files[0]):
+            raise
+        raise UserError(f"{error}; it is a class image: delete it, the same command draws it again") from None

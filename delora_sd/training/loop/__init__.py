@@ -1,0 +1,1 @@
+"""The loop, and what one step is made of."""

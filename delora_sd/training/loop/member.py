@@ -1,0 +1,54 @@
+"""One adapter of a pack, from the door to its files, and the cached inputs it is trained on."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from delora_sd.adapters.attach import Trainable
+from delora_sd.data.subjects import Subject
+from delora_sd.diffusion.cache import LatentStats
+from delora_sd.files.run_folder import RunFolder
+from delora_sd.settings import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellData:
+    """The cached inputs of one adapter: latent statistics of its images, embeddings of its two captions."""
+
+    photos: LatentStats
+    instance_embedding: Float[Tensor, "tokens dim"]
+    """Of the one caption of all photos, or of the first photo's."""
+    class_images: LatentStats | None
+    """None without prior preservation."""
+    class_embedding: Float[Tensor, "tokens dim"] | None
+    photo_embeddings: Float[Tensor, "photos tokens dim"] | None = None
+    """Where each photo has a caption of its own."""
+    photo_weights: Float[Tensor, "photos 1 height width"] | None = None
+    """Of the loss at each place of each photo; none: 1."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Member:
+    """One adapter of a pack, from the door to its files: all that training knows of it."""
+
+    position: int
+    """In the pack: whose share of the batch is its own."""
+    run: RunFolder
+    config: TrainConfig
+    subject: Subject
+    prompts: tuple[str, ...] = ()
+    """What its photos are trained with: one text each, or one for all."""
+    masks: tuple[Path, ...] = ()
+    """Of the subject's photos, in their order; () when every place of a photo counts alike."""
+    data: CellData = field(init=False)
+    """What it sees: set before the loop, by preparation."""
+    adapter: Trainable = field(init=False)
+    """What is trained: set when the method is attached."""
+    loss_scale: float = 1.0
+    """Above 1 only on an fp16 base; halved whenever its gradients overflow."""
+    grad_norm: float = float("nan")
+    """At the last step, before clipping; not finite: the step was left out."""
+    left: str | None = None
+    """Why it left the pack: no later step trains it."""

@@ -1,0 +1,148 @@
+"""How many adapters fit the device together: two short measured steps, then arithmetic."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from delora_sd.adapters.lowrank.pack import attach_adapters, detach
+from delora_sd.diffusion.bases import Base, find_base
+from delora_sd.diffusion.cache import LatentStats
+from delora_sd.diffusion.parts import resolve_device, resolve_dtype
+from delora_sd.errors import UserError
+from delora_sd.settings import TrainConfig
+from delora_sd.training.loop.batches import assemble_batch, draw_step
+from delora_sd.training.loop.member import CellData
+from delora_sd.training.loop.objective import AdaptedUNet, load_training_unet, pack_losses
+from delora_sd.training.loop.optimization import build_optimizer
+from delora_sd.training.memory import meter
+
+LARGEST_PACK = 30
+"""All subjects of the dataset at once; more gains nothing, the products are already large."""
+
+LARGEST_PACK_ON_CPU = 8
+"""Beyond it a CPU gains nothing."""
+
+USABLE_SHARE = 0.9
+"""Of the free memory; the rest is for the allocator's gaps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackMemory:
+    """Peak memory of a training step as a straight line in the pack size."""
+
+    fixed_bytes: float
+    bytes_per_adapter: float
+
+    def largest_pack(self, usable_bytes: float) -> int:
+        """Returns the largest pack that fits, 0 when not even one adapter does."""
+        return max(0, int((usable_bytes - self.fixed_bytes) // self.bytes_per_adapter))
+
+    def needed_bytes(self, pack: int) -> float:
+        return self.fixed_bytes + pack * self.bytes_per_adapter
+
+
+def best_pack() -> int:
+    """Returns how many adapters train together at best on this kind of device, memory permitting."""
+    return LARGEST_PACK_ON_CPU if resolve_device().type == "cpu" else LARGEST_PACK
+
+
+def fit_pack(wanted: int, needs: PackMemory, say: Callable[[str], None]) -> int:
+    """Returns `wanted`, or the largest pack that fits the free memory, at least 1; then it says what would not fit."""
+    device = resolve_device()
+    usable = meter.free_bytes(device) * USABLE_SHARE
+    fitting = needs.largest_pack(usable)
+    if wanted <= fitting:
+        return wanted
+    where = f"{_gb(usable)} of {'memory' if device.type == 'cpu' else 'GPU memory'} can be used"
+    if fitting == 0:
+        say(
+            f"one adapter needs about {_gb(needs.needed_bytes(1))} to train, {where}: going on alone, which may fail; "
+            "training.gradient_checkpointing=true needs less"
+        )
+    else:
+        say(
+            f"{wanted} adapters together need about {_gb(needs.needed_bytes(wanted))} ({_gb(needs.fixed_bytes)} + "
+            f"{_gb(needs.bytes_per_adapter)} each), {where}: going on with packs of {fitting}"
+        )
+    return max(1, fitting)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def measure_pack_memory(configs: list[TrainConfig]) -> PackMemory:
+    """Returns what the most demanding of the runs needs: the peak of one step with one and with two adapters.
+
+    Runs that cannot start are passed over, for they say so themselves when it is their turn.
+
+    Raises:
+        UserError: none of them can start.
+    """
+    found, refusals = [], []
+    for config in configs:
+        try:
+            found.append(_measure(config))
+        except UserError as error:
+            refusals.append(error)
+    if not found:
+        raise refusals[0]
+    return max(found, key=lambda needs: needs.bytes_per_adapter)
+
+
+def _measure(config: TrainConfig) -> PackMemory:
+    device = resolve_device()
+    training = replace(config.training, compile=False)
+    dtype = resolve_dtype(config.model.dtype, device)
+    base = find_base(config.model)
+    unet = load_training_unet(base, config.model, training, device=device, dtype=dtype)
+    cell = random_cell(config, base, unet)
+    one, two = (_step_peak(config, unet, [cell] * size) for size in (1, 2))
+    weights = sum(parameter.untyped_storage().nbytes() for parameter in unet.parameters())
+    del unet
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # or what is cached would not count as free
+    per_adapter = max(1.0, two - one)
+    return PackMemory(fixed_bytes=weights + one - per_adapter, bytes_per_adapter=per_adapter)
+
+
+def _step_peak(config: TrainConfig, unet: nn.Module, cells: list[CellData]) -> int:
+    """Returns the peak of one step beside the UNet; a step that does not fit counts as all that was free."""
+    available = meter.free_bytes(unet.device)
+    try:
+        return meter.peak_bytes(unet.device, partial(_train_one_step, config, unet, cells))
+    except torch.OutOfMemoryError:
+        return available
+    finally:
+        detach(unet)
+
+
+def _train_one_step(config: TrainConfig, unet: nn.Module, cells: list[CellData]) -> None:
+    """Forward, backward and optimizer step of one adapter per cell."""
+    pack_size = len(cells)
+    pack = attach_adapters(unet, [config.adapter] * pack_size, seeds=list(range(pack_size)))
+    optimizer = build_optimizer([(adapter, config.optimizer) for adapter in pack.adapters], unet.device)
+    batch_size = config.training.batch_size // config.training.gradient_accumulation
+    draws = [draw_step(cell, seed=0, step=0, batch_size=batch_size, num_timesteps=1000) for cell in cells]
+    losses = pack_losses(
+        AdaptedUNet(unet, pack),
+        assemble_batch(cells, draws, unet.device),
+        alphas_cumprod=torch.linspace(0.99, 0.01, 1000, device=unet.device),
+        prediction_type="epsilon",
+        prior_weights=torch.full((pack_size,), config.training.prior_weight),
+    )
+    sum(losses).sum().backward()
+    optimizer.step()
+
+
+def random_cell(config: TrainConfig, base: Base, unet: nn.Module, *, num_tokens: int = 77) -> CellData:
+    """Returns inputs of the right size and no meaning: memory and speed do not depend on the images."""
+    shape = (unet.config.in_channels, base.latent_side, base.latent_side)
+    mean, std = torch.randn(2, 5, *shape, device=unet.device)
+    photos = LatentStats(mean=mean, std=std.abs() * 0.1)
+    caption = torch.randn(num_tokens, unet.config.cross_attention_dim, device=unet.device)
+    cell = CellData(photos=photos, instance_embedding=caption, class_images=None, class_embedding=None)
+    return replace(cell, class_images=photos, class_embedding=caption) if config.training.prior_weight else cell

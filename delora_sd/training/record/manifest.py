@@ -1,0 +1,87 @@
+"""What a run was made of: versions, device, seeds, hashes. Enough to know why two runs differ."""
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from delora_sd import __version__
+from delora_sd.data.subjects import Subject
+from delora_sd.diffusion.bases import Base
+from delora_sd.files.contents import hash_file
+from delora_sd.files.run_folder import FORMAT_VERSION
+from delora_sd.files.versions import package_version
+from delora_sd.settings import TrainConfig
+
+PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "safetensors")
+
+
+def describe_run(
+    config: TrainConfig,
+    subject: Subject,
+    prompts: tuple[str, ...],
+    masks: tuple[Path, ...],
+    base: Base,
+    *,
+    trainable_parameters: int,
+    before: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns the manifest of a run that begins or goes on; the recipe adds what is known at its end.
+
+    Args:
+        prompts: Of the subject's photos, one each or one for all.
+        masks: Of the subject's photos, in their order, or ().
+        before: The manifest of the call that began it, {} in the first; its photos were compared and stay as they are.
+    """
+    peft_config = config.adapter.peft_config
+    return {
+        "format": FORMAT_VERSION,
+        "delora_sd": __version__,
+        "git": _git_commit(),
+        "versions": {"python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
+        "device": device_name(),
+        "seed": config.seed,
+        "base": {
+            "id": config.model.base,
+            "fingerprint": base.fingerprint,
+            "random_weights": base.has_random_weights,
+            "size_px": base.size_px,
+            "prediction_type": base.prediction_type,
+        },
+        "subject": {"name": subject.name, "class_word": subject.class_word, "is_live": subject.is_live},
+        "photos": _hash_photos(subject.photos),
+        "held_out": _hash_photos(subject.held_out),
+        "captions": dict(zip((photo.name for photo in subject.photos), prompts, strict=True))
+        if config.data.captions
+        else {},
+        "masks": {photo.name: hash_file(mask) for photo, mask in zip(subject.photos, masks, strict=bool(masks))},
+        "peft_config": hash_file(Path(peft_config)) if peft_config else None,
+        "trainable_parameters": trainable_parameters,
+    } | {
+        key: before[key]
+        for key in ("photos", "held_out", "masks", "captions")
+        if before.get("photos") and key in before
+    }
+
+
+def _hash_photos(photos: tuple[Path, ...]) -> dict[str, str]:
+    return {photo.name: hash_file(photo) for photo in photos}
+
+
+def device_name() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _git_commit() -> str | None:
+    """The commit of the source this runs from; None for an installed package."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

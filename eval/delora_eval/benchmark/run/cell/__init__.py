@@ -1,0 +1,1 @@
+"""What is done to a cell: trained with its pack, drawn, scored."""

@@ -1,0 +1,1 @@
+"""What a benchmark will cost, and how far it is. Nothing here works on a cell."""

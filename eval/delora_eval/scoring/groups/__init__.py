@@ -1,0 +1,1 @@
+"""Image sets that are scored together: files in, scores per subject out."""

@@ -1,0 +1,71 @@
+"""Instance and class loss of every adapter, against the definition."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from delora_sd.training.loop.batches import Batch
+from delora_sd.training.loop.objective import pack_losses
+
+ALPHAS = torch.linspace(0.99, 0.01, 100)
+
+
+def make_batch(num_samples: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, num_samples, 4, 3, 5, generator=generator)
+    timesteps = torch.randint(0, 100, (num_samples,), generator=generator)
+    return Batch(latents=latents, noise=noise, timesteps=timesteps, embeddings=torch.zeros(num_samples, 2, 3))
+
+
+class HalfOfWhatItSees(torch.nn.Module):
+    """Stands in for the UNet."""
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+        return noisy / 2
+
+
+def naive_losses(batch: Batch) -> list[float]:
+    """One per sample: the mean squared error of the noise (Ho et al. 2020, Eq. 14)."""
+    losses = []
+    for latent, noise, timestep in zip(batch.latents, batch.noise, batch.timesteps, strict=True):
+        noisy = ALPHAS[timestep].sqrt() * latent + (1 - ALPHAS[timestep]).sqrt() * noise
+        losses.append((noisy / 2 - noise).square().mean().item())
+    return losses
+
+
+def losses_of(batch: Batch, prior_weights: list[float]) -> tuple[list[float], list[float]]:
+    weights = torch.tensor(prior_weights)
+    found = pack_losses(
+        HalfOfWhatItSees(), batch, alphas_cumprod=ALPHAS, prediction_type="epsilon", prior_weights=weights
+    )
+    return found[0].tolist(), found[1].tolist()
+
+
+def test_the_first_half_of_each_adapters_samples_are_its_subject_and_the_second_its_class():
+    """Two adapters, two photos and two class images each."""
+    batch = make_batch(8)
+    each = naive_losses(batch)
+    instance, prior = losses_of(batch, [0.5, 2.0])
+    assert instance == pytest.approx([(each[0] + each[1]) / 2, (each[4] + each[5]) / 2], rel=1e-5)
+    assert prior == pytest.approx([0.5 * (each[2] + each[3]) / 2, 2.0 * (each[6] + each[7]) / 2], rel=1e-5)
+
+
+def test_weights_scale_the_squared_error_of_each_place_and_the_mean_is_over_all_places():
+    batch = make_batch(4)
+    weights = torch.rand(4, 1, 3, 5, generator=torch.Generator().manual_seed(1))
+    instance, prior = losses_of(replace(batch, weights=weights), [2.0])
+    each = []
+    for latent, noise, timestep, weight in zip(batch.latents, batch.noise, batch.timesteps, weights[:, 0], strict=True):
+        noisy = ALPHAS[timestep].sqrt() * latent + (1 - ALPHAS[timestep]).sqrt() * noise
+        each.append(sum((weight * (noisy / 2 - noise)[channel] ** 2).sum().item() for channel in range(4)) / (4 * 15))
+    assert instance == pytest.approx([(each[0] + each[1]) / 2], rel=1e-5)
+    assert prior == pytest.approx([2.0 * (each[2] + each[3]) / 2], rel=1e-5)
+
+
+def test_without_prior_preservation_every_sample_is_of_the_subject():
+    batch = make_batch(6)
+    each = naive_losses(batch)
+    instance, prior = losses_of(batch, [0.0, 0.0])
+    assert instance == pytest.approx([sum(each[:3]) / 3, sum(each[3:]) / 3], rel=1e-5)
+    assert prior == [0.0, 0.0]
