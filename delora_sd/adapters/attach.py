@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from delora_sd.adapters.full import FULL_TYPE, attach_full, load_full_updates
+from delora_sd.adapters.lowrank.adapter import UNFUSED, FusedRows
 from delora_sd.adapters.lowrank.methods import METHODS, check_adapter_config, resolve_layer
 from delora_sd.adapters.lowrank.pack import attach_adapters, find_targets
 from delora_sd.adapters.lowrank.patterns import check_pattern
@@ -93,15 +94,17 @@ def default_learning_rate(method: str) -> float:
     return METHODS[method].lr if method in METHODS else DELEGATED_RATES[method]
 
 
-def attach_method(unet: nn.Module, configs: list[AdapterConfig], *, seeds: list[int]) -> Attached:
-    """Puts fresh adapters on the UNet, frozen but for `full`.
+def attach_method(
+    unet: nn.Module, configs: list[AdapterConfig], *, seeds: list[int], fused_rows: FusedRows = UNFUSED
+) -> Attached:
+    """Puts fresh adapters on the UNet, frozen but for `full`; each slice of a fused matrix gets its own boundary.
 
     Raises:
         UserError: several adapters of a method that cannot be packed, or settings that do not fit the layers.
     """
     method = configs[0].method
     if method in METHODS:
-        return attach_adapters(unet, configs, seeds=seeds)
+        return attach_adapters(unet, configs, seeds=seeds, fused_rows=fused_rows)
     if len(configs) > 1:
         raise UserError(f"adapter.method: {method} cannot train several adapters in one batch; use a pack of one")
     if method == "full":

@@ -33,7 +33,11 @@ def new_tokenizer() -> CLIPTokenizer:
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
     """Byte-pair merges, most frequent pair first, until every word is a single symbol."""
-    split = {word: [*word[:-1], word[-1] + WORD_END] for word in words}
+    return merges_until_whole({word: [*word[:-1], word[-1] + WORD_END] for word in words})
+
+
+def merges_until_whole(split: dict[str, list[str]]) -> list[tuple[str, str]]:
+    """Byte-pair merges, most frequent pair first, until every word's symbols are one."""
     merges = []
     while pairs := Counter(pair for symbols in split.values() for pair in pairwise(symbols)):
         best = max(pairs, key=lambda pair: (pairs[pair], pair))

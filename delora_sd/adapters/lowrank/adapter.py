@@ -3,16 +3,30 @@
 Stacking makes the normalisation of a whole UNet a few kernels instead of a thousand (128 layers have five shapes).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from delora_sd.adapters.lowrank.factors import Factors
-from delora_sd.adapters.lowrank.methods import METHODS, LayerSpec, Tensors, make_factors, resolve_layer, trained_names
+from delora_sd.adapters.lowrank.methods import (
+    METHODS,
+    LayerSpec,
+    Tensors,
+    make_factors,
+    resolve_layer,
+    start_layer,
+    trained_names,
+)
 from delora_sd.random_streams import stream_generator
 from delora_sd.settings import AdapterConfig
+
+FusedRows = Mapping[str, tuple[int, ...]]
+"""{layer: output rows of each logical slice} of a base's fused matrices"""
+
+UNFUSED: FusedRows = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,24 +92,28 @@ class Adapter(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def boundaries(self) -> dict[str, float]:
-        """Returns {layer: lambda}; {} for methods without a boundary."""
+        """Returns {layer: lambda}, of a fused layer the mean of its slices'; {} for methods without a boundary."""
         found: dict[str, float] = {}
         for index, group in enumerate(self.groups):
             tensors = self.group_tensors(index)
             if "boundary" in tensors:  # read from the device once per group, not once per layer
-                found |= zip(group.layers, tensors["boundary"].tolist(), strict=True)
+                boundary = tensors["boundary"].mean(-1) if group.spec.rows else tensors["boundary"]
+                found |= zip(group.layers, boundary.tolist(), strict=True)
         return {layer: found[layer] for layer in self._specs if layer in found}
 
 
-def create_adapter(config: AdapterConfig, weights: dict[str, Tensor], *, seed: int) -> Adapter:
+def create_adapter(
+    config: AdapterConfig, weights: dict[str, Tensor], *, seed: int, fused_rows: FusedRows = UNFUSED
+) -> Adapter:
     """Returns a fresh adapter for layers {name: frozen weight}; a layer's start depends on (seed, name) only.
 
     Made on the CPU in fp32, wherever the weights are: the same start on every device.
     """
-    specs = {name: resolve_layer(name, config, weight) for name, weight in weights.items()}
-    start = METHODS[config.method].start
+    specs = {name: resolve_layer(name, config, weight, fused_rows.get(name, ())) for name, weight in weights.items()}
     tensors = {
-        name: start(specs[name], config, weight.detach().flatten(1).float().cpu(), stream_generator(f"{seed}/{name}"))
+        name: start_layer(
+            specs[name], config, weight.detach().flatten(1).float().cpu(), stream_generator(f"{seed}/{name}")
+        )
         for name, weight in weights.items()
     }
     return Adapter(config, specs, tensors)
@@ -114,6 +132,6 @@ def _group_layers(
     groups: dict[tuple, list[str]] = {}
     for layer, named in tensors.items():
         shape = tuple((name, tuple(value.shape)) for name, value in sorted(named.items()))
-        key = (layer,) if alone else (specs[layer].shape, specs[layer].alpha, shape)
+        key = (layer,) if alone else (specs[layer].shape, specs[layer].alpha, specs[layer].rows, shape)
         groups.setdefault(key, []).append(layer)
     return tuple(LayerGroup(layers=tuple(layers), spec=specs[layers[0]]) for layers in groups.values())

@@ -5,6 +5,7 @@ so its left-hand transformations H W act on the input side here: W H.
 Every function accepts leading axes `...` (layers, adapters); none builds the dense update.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,6 +49,17 @@ def delora_factors(
 def without_start(live: Factors, start_down: Tensor, start_up: Tensor) -> Factors:
     """Subtracts the frozen update of time 0 by concatenation, exact at twice the rank (Eq. 9)."""
     return Factors(torch.cat([live.down, start_down], dim=-2), torch.cat([live.up, -start_up], dim=-1))
+
+
+def stacked_rows(parts: Sequence[Factors]) -> Factors:
+    """The update whose output rows are those of `parts`, one below another: exact at the sum of their ranks."""
+    ranks = [part.down.shape[-2] for part in parts]
+    before = [sum(ranks[:number]) for number in range(len(parts))]
+    up = [
+        F.pad(part.up, (first, sum(ranks) - first - rank))
+        for part, first, rank in zip(parts, before, ranks, strict=True)
+    ]
+    return Factors(torch.cat([part.down for part in parts], dim=-2), torch.cat(up, dim=-2))
 
 
 def dora_factors(

@@ -6,14 +6,14 @@ Methods that are not "low-rank factors of parameters and a frozen weight" (full,
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from delora_sd.adapters.lowrank import factors as formulas
-from delora_sd.adapters.lowrank import starts
+from delora_sd.adapters.lowrank import slices, starts
 from delora_sd.adapters.lowrank.factors import Factors
 from delora_sd.adapters.lowrank.starts import START, LayerSpec, Tensors, weight_norm_kind
 from delora_sd.errors import UserError, nearest_name
@@ -33,6 +33,8 @@ class Method:
     """Names of the trained tensors; the others are frozen and saved with them."""
     lr: float
     """Published or found learning rate of the directions; the preset names the source."""
+    row_axes: Mapping[str, int] = field(default_factory=dict)
+    """{tensor: its axis over the layer's output rows}: how a fused matrix is sliced."""
     directions: Mapping[str, int] = field(default_factory=dict)
     """{trained tensor: the axis along which its vectors lie} of those divided by their own length; {}: none are."""
     exact_rank: Callable[[AdapterConfig], int] | None
@@ -61,8 +63,12 @@ def check_adapter_config(config: AdapterConfig, known: tuple[str, ...]) -> None:
         raise UserError("adapter.target_modules: empty; name at least one layer, such as to_q")
 
 
-def resolve_layer(name: str, config: AdapterConfig, weight: Tensor) -> LayerSpec:
-    """Returns the settings of one layer; `weight` is (out, in) or a convolution's (out, in, height, width).
+def resolve_layer(name: str, config: AdapterConfig, weight: Tensor, rows: tuple[int, ...] = ()) -> LayerSpec:
+    """Returns the settings of one layer.
+
+    Args:
+        weight: (out, in) or a convolution's (out, in, height, width).
+        rows: Output rows of each slice of a fused matrix; only methods with a boundary care.
 
     Raises:
         UserError: the rank does not fit the layer or the method.
@@ -77,9 +83,22 @@ def resolve_layer(name: str, config: AdapterConfig, weight: Tensor) -> LayerSpec
             f"adapter.rank: {rank} is odd; {config.method} with init={config.init} pairs its terms, use an even rank"
         )
     boundary = _match(name, config.boundary_pattern, config.boundary)
+    spec = LayerSpec(
+        shape=tuple(weight.shape),
+        rank=rank,
+        boundary=_paper_boundary(boundary, config, flat),
+        alpha=config.alpha or 2.0 * rank,
+    )
+    if not rows or "boundary" not in _trained(config):
+        return spec
+    boundaries = tuple(_paper_boundary(boundary, config, part) for part in flat.split(rows))
+    return replace(spec, boundary=boundaries, rows=rows)
+
+
+def _paper_boundary(boundary: float, config: AdapterConfig, weight: Tensor) -> float:
     if config.boundary_unit == "relative":
-        boundary *= _paper_boundary_of_relative_one(config, flat)
-    return LayerSpec(shape=tuple(weight.shape), rank=rank, boundary=boundary, alpha=config.alpha or 2.0 * rank)
+        boundary *= _paper_boundary_of_relative_one(config, weight)
+    return boundary
 
 
 def _paper_boundary_of_relative_one(config: AdapterConfig, weight: Tensor) -> float:
@@ -88,6 +107,14 @@ def _paper_boundary_of_relative_one(config: AdapterConfig, weight: Tensor) -> fl
     if METHODS[config.method].needs_weight or kind == "frobenius":
         return 1.0
     return math.sqrt(weight.shape[1]) if kind == "column" else weight.float().norm().item()
+
+
+def start_layer(spec: LayerSpec, config: AdapterConfig, weight: Tensor, generator: torch.Generator) -> Tensors:
+    """Returns every tensor of one layer at step 0, fp32; `weight` is (out, in)."""
+    method = METHODS[config.method]
+    if not spec.rows:
+        return method.start(spec, config, weight, generator)
+    return slices.start_sliced(method.start, method.factors, method.row_axes, spec, config, weight, generator)
 
 
 def make_factors(
@@ -99,7 +126,11 @@ def make_factors(
         tensors: Of one layer, or with leading axes (layers, adapters).
         weight: (out, in), only for methods that need it.
     """
-    trained = METHODS[config.method].factors(tensors, config, spec, weight)
+    method = METHODS[config.method]
+    if spec.rows:
+        trained = slices.sliced_factors(method.factors, method.row_axes, tensors, config, spec, weight)
+    else:
+        trained = method.factors(tensors, config, spec, weight)
     if START[0] not in tensors:
         return trained, trained
     return formulas.without_start(trained, *(tensors[name] for name in START)), trained
@@ -168,6 +199,7 @@ METHODS: dict[str, Method] = {
         factors=_delora,
         trained=("A", "B", "boundary"),
         lr=2e-2,
+        row_axes={"B": -2},
         directions={"A": -1, "B": -2},
         exact_rank=lambda config: config.rank * (2 if config.init == "frozen_copy" else 1),
     ),
@@ -185,6 +217,7 @@ METHODS: dict[str, Method] = {
         factors=_delora,
         trained=("A", "B", "boundary"),
         lr=2e-2,
+        row_axes={"B": -2},
         directions={"A": -1, "B": -2},
         exact_rank=lambda config: config.rank * (2 if config.init == "frozen_copy" else 1),
     ),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from delora_sd.adapters.lowrank.adapter import Adapter, create_adapter
+from delora_sd.adapters.lowrank.adapter import UNFUSED, Adapter, FusedRows, create_adapter
 from delora_sd.adapters.lowrank.factors import Factors, update_norm
 from delora_sd.adapters.lowrank.layers import AdaptedLayer, adapt_layer, flat_weight
 from delora_sd.adapters.lowrank.methods import METHODS, make_factors
@@ -92,7 +92,9 @@ def _unstack(factors: Factors, dtype: torch.dtype) -> list[Factors]:
     return [Factors(*pair) for pair in pairs]
 
 
-def attach_adapters(unet: nn.Module, configs: list[AdapterConfig], *, seeds: list[int]) -> AdapterPack:
+def attach_adapters(
+    unet: nn.Module, configs: list[AdapterConfig], *, seeds: list[int], fused_rows: FusedRows = UNFUSED
+) -> AdapterPack:
     """Freezes the UNet, swaps its target layers for adapted ones and returns the pack of fresh adapters.
 
     Raises:
@@ -101,7 +103,10 @@ def attach_adapters(unet: nn.Module, configs: list[AdapterConfig], *, seeds: lis
     unet.requires_grad_(False)
     targets = find_targets(unet, configs[0].target_modules)
     weights = {name: dense_weight(layer) for name, layer in targets.items()}
-    adapters = [create_adapter(config, weights, seed=seed) for config, seed in zip(configs, seeds, strict=True)]
+    adapters = [
+        create_adapter(config, weights, seed=seed, fused_rows=fused_rows)
+        for config, seed in zip(configs, seeds, strict=True)
+    ]
     return attach(unet, adapters)
 
 
@@ -125,7 +130,10 @@ def detach(unet: nn.Module) -> None:
 
 
 def find_targets(unet: nn.Module, target_modules: tuple[str, ...]) -> dict[str, nn.Module]:
-    """Returns {dotted name: layer} of every layer whose name ends with a target, in the model's order."""
+    """Returns {dotted name: layer} of every layer whose name ends with a target, in the model's order.
+
+    A name may be a layer in one kind of block and a list of layers in another (FLUX.2's `to_out`): lists are no layers.
+    """
     found = {}
     for target in target_modules:
         matches = {n: m for n, m in unet.named_modules() if n == target or n.endswith(f".{target}")}
@@ -134,8 +142,9 @@ def find_targets(unet: nn.Module, target_modules: tuple[str, ...]) -> dict[str, 
             raise UserError(
                 f"adapter.target_modules: no layer ends with '{target}'; layers here end with {', '.join(kinds)}"
             )
-        wrong = next((n for n, m in matches.items() if not isinstance(m, ADAPTABLE)), None)
-        if wrong:
+        layers = {n: m for n, m in matches.items() if isinstance(m, ADAPTABLE)}
+        if not layers:
+            wrong = next(iter(matches))
             raise UserError(f"adapter.target_modules: '{wrong}' is no Linear or Conv2d layer; name the layer itself")
-        found |= matches
+        found |= layers
     return {name: found[name] for name, _ in unet.named_modules() if name in found}

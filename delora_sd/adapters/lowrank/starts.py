@@ -26,9 +26,11 @@ class LayerSpec:
     shape: tuple[int, ...]
     """Shape of the frozen weight: (out, in), or (out, in, height, width) of a convolution."""
     rank: int
-    boundary: float
-    """Initial boundary lambda."""
+    boundary: float | tuple[float, ...]
+    """Initial boundary lambda; of each slice, where there are slices."""
     alpha: float
+    rows: tuple[int, ...] = ()
+    """Output rows of each logical slice of a fused matrix (q, k, v, MLP): each is bounded by itself. (): one matrix."""
 
 
 def weight_norm_kind(config: AdapterConfig) -> str:

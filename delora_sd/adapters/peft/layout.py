@@ -38,6 +38,8 @@ def reason_not_expressible(adapter: Adapter) -> str | None:
         return None
     if adapter.config.method not in ("delora", "normalized_lora"):
         return f"PEFT has no method '{adapter.config.method}'"
+    if any(spec.rows for spec in adapter.specs().values()):
+        return "PEFT's DeLoRA has one boundary for a fused layer, not one for each of q, k, v and the MLP"
     if adapter.config.init == "frozen_copy":
         return "PEFT's DeLoRA cannot subtract a frozen copy of the initial update"
     if any(len(spec.shape) != 2 for spec in adapter.specs().values()):
@@ -55,7 +57,16 @@ def to_peft(adapter: Adapter, *, base: str) -> tuple[dict[str, Any], dict[str, T
         for name, value in named.items():
             shaped = _to_peft_shape(name, value, specs[layer].shape)
             tensors[f"{PREFIX}{layer}.{names[name]}"] = shaped.contiguous()
-    return _shared_config(adapter.config.target_modules, base) | config, tensors
+    return _shared_config(written_targets(adapter), base) | config, tensors
+
+
+def written_targets(adapter: Adapter) -> tuple[str, ...]:
+    """Returns the settings' targets, or every layer by its name where PEFT would take a list of layers for one.
+
+    FLUX.2's `to_out` is a layer in its single blocks and a list in its double ones, which PEFT refuses.
+    """
+    is_also_a_list = any(target.rpartition(".")[2] == "to_out" for target in adapter.config.target_modules)
+    return tuple(adapter.specs()) if is_also_a_list else adapter.config.target_modules
 
 
 def lora_config(ranks: dict[str, int], *, base: str, targets: list[str]) -> dict[str, Any]:

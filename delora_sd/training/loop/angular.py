@@ -9,7 +9,6 @@ each vector by about the rate in radians: the same at every step and every width
 import torch
 from torch import Tensor
 
-from delora_sd.adapters.attach import Trainable
 from delora_sd.adapters.lowrank.adapter import Adapter
 from delora_sd.adapters.lowrank.methods import METHODS, make_factors
 from delora_sd.adapters.lowrank.starts import START
@@ -44,12 +43,15 @@ def start_directions(adapter: Adapter) -> None:
 
 
 @torch.no_grad()
-def keep_directions(adapter: Trainable) -> None:
+def keep_directions(adapter: Adapter) -> None:
     """Puts the root mean square of every direction back to 1; what the adapter does to the UNet stays the same."""
-    axes = METHODS[adapter.config.method].directions
-    for name, parameter in adapter.parameters_by_name():
-        if name in axes:
-            parameter.div_(_root_mean_square(parameter, axes[name]))
+    method = METHODS[adapter.config.method]
+    for group, stack in zip(adapter.groups, adapter.stacks, strict=True):
+        for name, axis in method.directions.items():
+            parameter = stack.get_parameter(name)
+            rows = group.spec.rows if name in method.row_axes else ()
+            for part in parameter.split(rows, dim=axis) if rows else [parameter]:  # a slice has its own directions
+                part.div_(_root_mean_square(part, axis))
 
 
 def _root_mean_square(value: Tensor, axis: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from delora_sd.adapters.attach import Trainable, default_learning_rate
+from delora_sd.adapters.lowrank.adapter import Adapter
 from delora_sd.errors import UserError
 from delora_sd.settings import OptimizerConfig
 from delora_sd.training.loop.angular import ANGULAR_RATE, keep_directions
@@ -28,7 +29,7 @@ def build_optimizer(
     return optimizer
 
 
-def _keep_directions_of(adapters: list[Trainable], *_: object) -> None:
+def _keep_directions_of(adapters: list[Adapter], *_: object) -> None:
     for adapter in adapters:
         keep_directions(adapter)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from delora_sd.adapters.full import FullAdapter
 from delora_sd.adapters.lowrank.adapter import Adapter, layer_factors
 from delora_sd.adapters.lowrank.factors import balanced
-from delora_sd.adapters.lowrank.methods import METHODS, LayerSpec, Tensors
+from delora_sd.adapters.lowrank.methods import METHODS, LayerSpec, Tensors, start_layer
 from delora_sd.adapters.peft import layout as peft_layout
 from delora_sd.adapters.peft.layout import CONFIG_FILE, PEFT_FILE
 from delora_sd.adapters.peft.methods import PeftAdapter
@@ -33,7 +33,7 @@ OWN_TYPE = "DELORA_SD"
 MAX_WEIGHTS = 100_000_000
 """No layer of a Stable Diffusion UNet has more (the largest has 30 million); a file that says so lies."""
 
-_SPEC_FIELDS = {"rank": int, "boundary": float, "alpha": float}
+_SPEC_FIELDS = {"rank": int, "alpha": float}
 _ADVICE = "get the file again"
 
 LORA_FOLDER = "lora"
@@ -97,19 +97,23 @@ def _write_exact_lora(adapter: Adapter, folder: Path, base: str) -> None:
         tensors[f"{prefix}.lora_B.weight"] = up.reshape(*up.shape, *(1 for _ in kernel))
         ranks[layer] = down.shape[0]
     write_tensors(folder / PEFT_FILE, tensors, {"format": "pt"})
-    write_json(
-        folder / CONFIG_FILE, peft_layout.lora_config(ranks, base=base, targets=list(adapter.config.target_modules))
-    )
+    targets = list(peft_layout.written_targets(adapter))
+    write_json(folder / CONFIG_FILE, peft_layout.lora_config(ranks, base=base, targets=targets))
 
 
 def _metadata(adapter: Adapter, base: str) -> dict[str, str]:
-    specs = {layer: asdict(spec) for layer, spec in adapter.specs().items()}
+    specs = {layer: _written_spec(spec) for layer, spec in adapter.specs().items()}
     return {
         "format": "pt",
         "delora.base": base,
         "delora.config": json.dumps(settings_files.to_dict(adapter.config), sort_keys=True),
         "delora.layers": json.dumps(specs, sort_keys=True),
     }
+
+
+def _written_spec(spec: LayerSpec) -> dict[str, Any]:
+    """Slices are named only where there are some: files of other layers stay what they were."""
+    return {name: value for name, value in asdict(spec).items() if name != "rows" or value}
 
 
 def restore_adapter(adapter: Adapter | FullAdapter | PeftAdapter, folder: Path) -> None:
@@ -191,16 +195,33 @@ def _settings(metadata: dict[str, str], *, source: str) -> tuple[AdapterConfig, 
 def _read_spec(values: Any, source: str) -> LayerSpec:
     """Returns the settings of a layer as a file says them, as long as such a layer can be."""
     check_record(values, _SPEC_FIELDS, source=source, advice=_ADVICE)
+    is_fused = bool(values.get("rows"))
+    if not is_fused:
+        check_record(values, {"boundary": float}, source=source, advice=_ADVICE)
     shape = values.get("shape")
     is_shape = (
         isinstance(shape, list) and len(shape) in (2, 4) and all(type(side) is int and side > 0 for side in shape)
     )
     if not is_shape or math.prod(shape) > MAX_WEIGHTS:
         raise UserError(f"{source}: no layer has the shape {str(shape)[:80]}; {_ADVICE}")
-    numbers = [values["boundary"], values["alpha"]]
+    rows, boundaries = _read_slices(values, shape[0], source) if is_fused else ((), (values["boundary"],))
+    numbers = [*boundaries, values["alpha"]]
     if values["rank"] < 1 or not all(abs(number) < 1e9 for number in numbers):
         raise UserError(f"{source}: no layer has rank {values['rank']}, boundary and alpha {numbers}; {_ADVICE}")
-    return LayerSpec(shape=tuple(shape), **{name: values[name] for name in _SPEC_FIELDS})
+    boundary = boundaries if is_fused else boundaries[0]
+    return LayerSpec(shape=tuple(shape), rank=values["rank"], boundary=boundary, alpha=values["alpha"], rows=rows)
+
+
+def _read_slices(values: dict, num_rows: int, source: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Returns (output rows, initial boundary) of each slice of a fused layer."""
+    rows, boundaries = values["rows"], values.get("boundary")
+    are_rows = isinstance(rows, list) and all(type(count) is int and count > 0 for count in rows)
+    if not are_rows or sum(rows) != num_rows:
+        raise UserError(f"{source}: slices of {str(rows)[:80]} rows in a layer of {num_rows}; {_ADVICE}")
+    are_numbers = isinstance(boundaries, list) and all(type(number) in (int, float) for number in boundaries)
+    if not are_numbers or len(boundaries) != len(rows):
+        raise UserError(f"{source}: boundary {str(boundaries)[:80]} of {len(rows)} slices; {_ADVICE}")
+    return tuple(rows), tuple(map(float, boundaries))
 
 
 def _check_tensors(
@@ -214,7 +235,7 @@ def _check_tensors(
         if METHODS[config.method].uses_rank and spec.rank > min(flat):  # or a lie would fill the memory
             raise UserError(f"{source}: layer {layer}: no rank {spec.rank} in a layer of shape {spec.shape}; {_ADVICE}")
         weight = torch.zeros(()).expand(spec.shape).flatten(1)
-        fresh = METHODS[config.method].start(spec, config, weight, torch.Generator())
+        fresh = start_layer(spec, config, weight, torch.Generator())
         expected, found = (_shapes({layer: named})[layer] for named in (fresh, layers[layer]))
         if expected != found:
             raise UserError(f"{source}: layer {layer} holds {found}, expected {expected}; {_ADVICE}")

@@ -16,7 +16,7 @@ BETAS = (0.9, 0.99)
 EPSILON = 1e-8
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of the paper
 NEWTON_SCHULZ_STEPS = 5
-ADAM_ONLY = ("embed", "conv_in.", "conv_out.", "pos_", "class_emb")
+ADAM_ONLY = ("embed", "conv_in.", "conv_out.", "pos_", "class_emb", "transformer.proj_out")
 
 
 class Muon(torch.optim.Optimizer):
