@@ -20,6 +20,7 @@ from delora_sd.adapters.peft.layout import CONFIG_FILE
 from delora_sd.adapters.peft.methods import attach_peft, check_num_blocks, read_peft_config
 from delora_sd.adapters.peft.trial import check_works
 from delora_sd.adapters.peft.updates import load_peft_updates
+from delora_sd.diffusion.families.family import Family
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_json
 from delora_sd.settings import AdapterConfig
@@ -82,6 +83,12 @@ def check_layers(config: AdapterConfig, unet: nn.Module) -> None:
         shape_only = replace(config, boundary_unit="paper")  # the other unit reads the weights
         for name, layer in targets.items():
             resolve_layer(name, shape_only, layer.weight)
+
+
+def with_default_layers(config: AdapterConfig, family: Family) -> AdapterConfig:
+    """Returns the settings with the layers that are adapted on this family where none are asked for."""
+    is_asked = config.target_modules != AdapterConfig().target_modules
+    return config if is_asked else replace(config, target_modules=family.default_layers)
 
 
 def is_packable(method: str) -> bool:

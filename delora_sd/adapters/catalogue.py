@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from delora_sd.adapters.attach import check_known, default_learning_rate, is_packable
+from delora_sd.adapters.attach import check_known, default_learning_rate, is_packable, with_default_layers
 from delora_sd.adapters.lowrank.adapter import create_adapter
 from delora_sd.adapters.lowrank.methods import METHODS
 from delora_sd.adapters.lowrank.pack import find_targets
@@ -77,10 +77,13 @@ def print_methods(config: MethodsConfig) -> None:
 
 def find_methods(config: MethodsConfig) -> list[MethodRow]:
     """Returns the table for the base and the adapter settings; Raises as `print_methods`."""
-    from delora_sd.diffusion.parts import find_base, load_unet
+    from delora_sd.diffusion.bases import find_base
+    from delora_sd.diffusion.parts import load_denoiser
 
     check_known(config.adapter)
-    return method_rows(load_unet(find_base(config.model), device="meta", dtype=torch.float32), config.adapter)
+    base = find_base(config.model)
+    denoiser = load_denoiser(base, device="meta", dtype=torch.float32)
+    return method_rows(denoiser, with_default_layers(config.adapter, base.family))
 
 
 def method_rows(unet: nn.Module, config: AdapterConfig) -> list[MethodRow]:

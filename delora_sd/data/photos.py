@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, features
+from PIL import ExifTags, Image, ImageCms, ImageOps, features
 
 from delora_sd.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 MAX_PHOTO_PIXELS = 178_000_000
@@ -96,6 +96,27 @@ def load_photos(paths: Sequence[Path], size_px: int) -> "Float[Tensor, 'photos 3
         warn_if_small(path, image, size_px)
         tensors.append(to_tensor(to_square(image, size_px)))
     return torch.stack(tensors)
+
+
+def crop_sizes(paths: Sequence[Path], size_px: int) -> "Int[Tensor, 'photos 6']":
+    """Returns, of each photo as `load_photos` shows it: its own height and width, top and left of the crop after the
+    photo was scaled, height and width of the crop."""
+    import torch
+
+    rows = []
+    for path in paths:
+        height, width = _upright_size(path)
+        side = min(height, width)
+        top, left = ((length - side) // 2 * size_px // side for length in (height, width))
+        rows.append([height, width, top, left, size_px, size_px])
+    return torch.tensor(rows)
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    """Returns (height, width) as people see the photo: a camera held on its side writes a mark, not other pixels."""
+    with _open_header(path) as image:
+        lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size if lies_on_its_side else image.size[::-1]
 
 
 def to_square(image: Image.Image, size_px: int) -> Image.Image:

@@ -1,72 +1,62 @@
-"""What the frozen parts compute once, text embeddings and latents, so that they leave memory while the UNet trains."""
+"""What the frozen parts compute once, text embeddings and latents, so that they leave memory while training goes on."""
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
-    from transformers import CLIPTextModel, CLIPTokenizer
+from delora_sd.diffusion.families.family import SIZES, Base, Condition, Conditions, Family
+from delora_sd.diffusion.parts import load_text
 
-TEXT_BATCH = 64
-"""Prompts per forward of the text encoder (0.1 TFLOP at SD 1.5's size)."""
 PHOTO_BATCH = 4
 """Photos per forward of the VAE: 512 px in fp32 need about 2 GB each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentStats:
-    """The VAE's posterior of each photo, times `vae.config.scaling_factor`: the scale the UNet was trained on."""
+    """The VAE's posterior of each photo, on the scale the denoiser was trained on."""
 
     mean: Float[Tensor, "photos channels height width"]
     std: Float[Tensor, "photos channels height width"]
+    sizes: Int[Tensor, "photos 6"] | None = None
+    """Original height and width, top and left of the crop, its height and width, in pixels; none: nobody asks."""
 
 
 @torch.no_grad()
-def encode_prompts(
-    texts: Sequence[str], tokenizer: "CLIPTokenizer", text_encoder: "CLIPTextModel"
-) -> Float[Tensor, "prompts tokens dim"]:
-    """Returns the UNet's conditioning for each prompt, in the text encoder's dtype on its device.
-
-    Warns of each prompt that is longer than the tokenizer's limit, with the words that are cut.
-    """
-    warn_if_cut(texts, tokenizer)
-    batches = []
-    for start in range(0, len(texts), TEXT_BATCH):
-        tokens = tokenizer(
-            list(texts[start : start + TEXT_BATCH]),
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        batches.append(text_encoder(tokens.input_ids.to(text_encoder.device)).last_hidden_state)
-    return torch.cat(batches)
+def embed_texts(base: Base, texts: Sequence[str], *, device: torch.device, dtype: torch.dtype) -> dict[str, Condition]:
+    """Returns the condition of each distinct text; the text encoders are loaded, used and dropped."""
+    distinct = list(dict.fromkeys(texts))
+    text = load_text(base, device=device, dtype=dtype)
+    return dict(zip(distinct, base.family.encode_prompts(distinct, text), strict=True))
 
 
-def warn_if_cut(texts: Sequence[str], tokenizer: "CLIPTokenizer") -> None:
-    """Warns of each prompt whose end the text encoder will not see."""
-    num_words = tokenizer.model_max_length - 2  # start and end marks
-    for text in dict.fromkeys(texts):
-        ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-        if len(ids) > num_words:
-            cut = tokenizer.decode(ids[num_words:])
-            cut = cut if len(cut) <= 80 else cut[:77] + "..."
-            warnings.warn(
-                f"prompt '{text[:40]}...' has {len(ids)} tokens, the model reads {num_words}; not seen: '{cut}'",
-                stacklevel=3,
-            )
+def stack_conditions(conditions: Sequence[Condition], sizes: Int[Tensor, "batch 6"] | None) -> Conditions:
+    """Returns the conditions of a batch, one after the other, with the sizes of its images."""
+    stacked = {name: torch.stack([each[name] for each in conditions]) for name in conditions[0]}
+    return stacked if sizes is None else stacked | {SIZES: sizes}
+
+
+def cast_conditions(conditions: Conditions, dtype: torch.dtype) -> Conditions:
+    """Returns the conditions in the denoiser's precision; whole numbers stay whole."""
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in conditions.items()}
+
+
+def square_sizes(side_px: int, num_images: int) -> Int[Tensor, "batch 6"]:
+    """Returns the sizes of images that are whole: drawn at their size, never cropped."""
+    return torch.tensor([[side_px, side_px, 0, 0, side_px, side_px]]).expand(num_images, -1)
 
 
 @torch.no_grad()
-def encode_photos(images: Float[Tensor, "photos 3 size size"], vae: "AutoencoderKL") -> LatentStats:
+def encode_photos(
+    images: Float[Tensor, "photos 3 height width"],
+    vae: nn.Module,
+    family: Family,
+    sizes: Int[Tensor, "photos 6"] | None = None,
+) -> LatentStats:
     """Returns the posterior of each photo as fp32 tensors on the CPU.
 
     Args:
@@ -75,11 +65,10 @@ def encode_photos(images: Float[Tensor, "photos 3 size size"], vae: "Autoencoder
     """
     means, stds = [], []
     for batch in images.split(PHOTO_BATCH):
-        posterior = vae.encode(batch.to(vae.device, vae.dtype)).latent_dist
-        means.append(posterior.mean.float().cpu())
-        stds.append(posterior.std.float().cpu())
-    scale = vae.config.scaling_factor
-    return LatentStats(mean=torch.cat(means) * scale, std=torch.cat(stds) * scale)
+        mean, std = family.encode_images(batch.to(vae.device, vae.dtype), vae)
+        means.append(mean.float().cpu())
+        stds.append(std.float().cpu())
+    return LatentStats(mean=torch.cat(means), std=torch.cat(stds), sizes=sizes)
 
 
 def cache_folder() -> Path:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from delora_sd.data.prompts import Prompt, class_prompt
 from delora_sd.diffusion.cache import cache_folder
-from delora_sd.diffusion.parts import Base, resolve_device, resolve_dtype
+from delora_sd.diffusion.families.family import Base
+from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.files.leftovers import remove_leftovers
 from delora_sd.files.run_folder import write_json
@@ -69,7 +70,7 @@ def _draw(requests: list[ImageRequest], num_missing: int, sampler: Sampler, fact
             requests,
             lambda request: not request.file.exists(),
             sampler=sampler,
-            batch_size=default_batch_size(sampler.unet.device),
+            batch_size=default_batch_size(sampler.denoiser.device),
             save=lambda batch: writer.write([(r.file, image, facts | {"seed": r.seed}) for r, image in batch]),
             say=progress.say,
         )

@@ -9,7 +9,7 @@ from delora_sd.adapters.exchange.stored.inputs import find_adapter
 from delora_sd.adapters.exchange.stored.provenance import find_run
 from delora_sd.config.text import first_control_character
 from delora_sd.data.prompts import load_prompts
-from delora_sd.diffusion.bases import Base
+from delora_sd.diffusion.families.family import Base
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.files.contents import check_base
@@ -28,7 +28,6 @@ from delora_sd.generation.requests import (
     write_listing,
 )
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
-from delora_sd.generation.solver import build_solver
 from delora_sd.generation.sources import Source, find_source, hash_adapters
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import GenerateConfig
@@ -61,7 +60,7 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
     device = resolve_device()
     dtype = resolve_dtype(source.model.dtype, device)
     sampling = _sampling(config, base.size_px)
-    build_solver(base.schedule, sampling.num_inference_steps)  # refused before anything is written
+    base.family.solver(base, sampling.num_inference_steps, device="cpu")  # refused before anything is written
     image_set = describe_set(
         source.images,
         prompts,
@@ -84,7 +83,7 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
                 is_compiled=config.compile,
             )
             sampler = model.sampler([prompt.text for prompt in prompts], sampling)
-            with merged_adapters(sampler.unet, source.adapters):
+            with merged_adapters(sampler.denoiser, source.adapters):
                 _draw(requests, finished, image_set, sampler, config.batch_size or default_batch_size(device))
             write_listing(image_set, read_listing(image_set.listing))
     return image_set.folder

@@ -2,42 +2,40 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
+from torch import nn
 
-from delora_sd.diffusion.cache import encode_prompts
-from delora_sd.diffusion.noise_schedule import NoiseSchedule
-from delora_sd.diffusion.parts import Base, find_base, load_text_encoder, load_unet, load_vae
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.families.family import Base
+from delora_sd.diffusion.parts import load_denoiser, load_text, load_vae
 from delora_sd.diffusion.quantization import quantize_linears
 from delora_sd.generation.requests import SamplingSettings
 from delora_sd.generation.sampler import Sampler
 from delora_sd.settings import ModelConfig
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
     """Every part of a base."""
 
-    tokenizer: "CLIPTokenizer"
-    text_encoder: "CLIPTextModel"
-    unet: "UNet2DConditionModel"
-    vae: "AutoencoderKL"
-    schedule: NoiseSchedule
+    base: Base
+    text: Any
+    """Tokenizers and text encoders."""
+    denoiser: nn.Module
+    vae: nn.Module
 
     def sampler(self, texts: Sequence[str], sampling: SamplingSettings) -> Sampler:
         """Returns a sampler that knows these prompts; each is encoded once."""
         distinct = list(dict.fromkeys([*texts, sampling.negative_prompt]))
-        embeddings = encode_prompts(distinct, self.tokenizer, self.text_encoder)
+        with torch.no_grad():
+            conditions = self.base.family.encode_prompts(distinct, self.text)
         return Sampler(
-            unet=self.unet,
+            base=self.base,
+            denoiser=self.denoiser,
             vae=self.vae,
-            schedule=self.schedule,
-            embeddings=dict(zip(distinct, embeddings, strict=True)),
+            conditions=dict(zip(distinct, conditions, strict=True)),
             sampling=sampling,
         )
 
@@ -46,20 +44,14 @@ def load_model(
     base: Base, *, device: torch.device, dtype: torch.dtype, quantization: str = "none", is_compiled: bool = False
 ) -> LoadedModel:
     """Returns the base's parts on the device."""
-    tokenizer, text_encoder = load_text_encoder(base, device=device, dtype=dtype)
-    unet = load_unet(base, device=device, dtype=dtype)
+    text = load_text(base, device=device, dtype=dtype)
+    denoiser = load_denoiser(base, device=device, dtype=dtype)
     if device.type == "cuda":
-        unet = unet.to(memory_format=torch.channels_last)
-    quantize_linears(unet, quantization)
+        denoiser = denoiser.to(memory_format=torch.channels_last)
+    quantize_linears(denoiser, quantization)
     if is_compiled:
-        unet.compile(dynamic=False)
-    return LoadedModel(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        unet=unet,
-        vae=load_vae(base, device=device, dtype=dtype),
-        schedule=base.schedule,
-    )
+        denoiser.compile(dynamic=False)
+    return LoadedModel(base=base, text=text, denoiser=denoiser, vae=load_vae(base, device=device, dtype=dtype))
 
 
 class ModelKeeper:

@@ -11,7 +11,7 @@ from typing import Any
 
 from delora_sd.data.prompts import Prompt
 from delora_sd.data.subjects import is_plain_name
-from delora_sd.diffusion.bases import Base
+from delora_sd.diffusion.families.family import Base
 from delora_sd.errors import UserError
 from delora_sd.files.records import check_record
 from delora_sd.files.run_folder import read_lines, write_lines

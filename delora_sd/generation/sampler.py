@@ -1,79 +1,66 @@
 """Prompts and seeds to images. An image depends on weights, prompt and seed, never on its batch.
 
-Knows no adapters: whoever calls has merged them into the UNet.
+Knows no adapters: whoever calls has merged them into the denoiser.
 """
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from delora_sd.diffusion.cache import encode_prompts
-from delora_sd.diffusion.noise_schedule import NoiseSchedule
-from delora_sd.diffusion.parts import Base, load_text_encoder
+from delora_sd.diffusion.cache import cast_conditions, square_sizes, stack_conditions
+from delora_sd.diffusion.families.family import Base, Condition, Conditions
 from delora_sd.errors import UserError
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
-from delora_sd.generation.solver import build_solver
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
 
 DEFAULT_BATCH = {"cpu": 8, "mps": 4, "cuda": 32, "xpu": 16}
 """Images per batch where none is asked for; what does not fit a GPU is halved."""
 
 DECODE_BATCH = 8
-"""Latents per forward of the VAE's decoder, which at 512 px needs ten times the UNet's memory per image."""
+"""Latents per forward of the VAE's decoder, which at 512 px needs ten times a UNet's memory per image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
     """Everything that turns (prompt, seed) into an image."""
 
-    unet: "UNet2DConditionModel"
-    vae: "AutoencoderKL"
-    schedule: NoiseSchedule
-    """The noise the base was trained under."""
-    embeddings: Mapping[str, Float[Tensor, "tokens dim"]]
+    base: Base
+    denoiser: nn.Module
+    vae: nn.Module
+    conditions: Mapping[str, Condition]
     """Of every prompt, and of the negative prompt."""
     sampling: SamplingSettings
-
-
-def embed_texts(
-    base: Base, texts: Sequence[str], sampling: SamplingSettings, *, device: torch.device, dtype: torch.dtype
-) -> dict[str, Float[Tensor, "tokens dim"]]:
-    """Returns the embedding of each distinct text and of the negative prompt."""
-    distinct = list(dict.fromkeys([*texts, sampling.negative_prompt]))
-    return dict(
-        zip(distinct, encode_prompts(distinct, *load_text_encoder(base, device=device, dtype=dtype)), strict=True)
-    )
 
 
 @torch.no_grad()
 def sample_images(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
     """Returns one image per (text, seed), drawn in one batch with classifier-free guidance (Ho & Salimans 2022)."""
-    unet, sampling = sampler.unet, sampler.sampling
-    side = sampling.size_px // 2 ** (len(sampler.vae.config.block_out_channels) - 1)
-    latents = initial_latents(seeds, (unet.config.in_channels, side, side)).to(unet.device, unet.dtype)
-    conditions = torch.stack([sampler.embeddings[text] for text in texts]).to(unet.device, unet.dtype)
+    base, denoiser, sampling = sampler.base, sampler.denoiser, sampler.sampling
+    side = sampling.size_px // base.latent_factor
+    latents = initial_latents(seeds, (base.latent_channels, side, side)).to(denoiser.device, denoiser.dtype)
     is_guided = sampling.guidance > 1
-    if is_guided:
-        negative = sampler.embeddings[sampling.negative_prompt].to(unet.device, unet.dtype)
-        conditions = torch.cat([negative.expand_as(conditions), conditions])
-    solver = build_solver(sampler.schedule, sampling.num_inference_steps, device=unet.device)
-    for timestep in solver.timesteps:
+    conditions = _conditions(sampler, [sampling.negative_prompt] * len(texts) if is_guided else [], texts)
+    solver = base.family.solver(base, sampling.num_inference_steps, device=denoiser.device)
+    for position, time in enumerate(solver.times):
         inputs = torch.cat([latents, latents]) if is_guided else latents
-        prediction = unet(inputs, timestep, encoder_hidden_states=conditions, return_dict=False)[0]
+        prediction = base.family.predict(denoiser, inputs, time, conditions)
         if is_guided:
             away, towards = prediction.chunk(2)
             prediction = away + sampling.guidance * (towards - away)
-        latents = solver.step(prediction, timestep, latents, return_dict=False)[0]
-    return _decode(sampler.vae, latents)
+        latents = solver.step(prediction, position, latents)
+    return _decode(sampler, latents)
+
+
+def _conditions(sampler: Sampler, negatives: Sequence[str], texts: Sequence[str]) -> Conditions:
+    """Returns the conditions of the denoiser's batch: the negative prompt's for every image, if any, then the texts."""
+    denoiser, own = sampler.denoiser, [sampler.conditions[text] for text in (*negatives, *texts)]
+    stacked = stack_conditions(own, square_sizes(sampler.sampling.size_px, len(own)))
+    return cast_conditions({name: value.to(denoiser.device) for name, value in stacked.items()}, denoiser.dtype)
 
 
 def initial_latents(seeds: Sequence[int], shape: tuple[int, ...]) -> Float[Tensor, "images channels height width"]:
@@ -129,9 +116,10 @@ def _sample_within_memory(
         say(f"not enough GPU memory: going on with {limit} images per batch")
 
 
-def _decode(vae: "AutoencoderKL", latents: Float[Tensor, "images channels height width"]) -> list[Image.Image]:
+def _decode(sampler: Sampler, latents: Float[Tensor, "images channels height width"]) -> list[Image.Image]:
+    vae, decode = sampler.vae, sampler.base.family.decode_latents
     with torch.no_grad():
-        parts = [vae.decode(part / vae.config.scaling_factor).sample for part in latents.split(DECODE_BATCH)]
+        parts = [decode(part.to(vae.dtype), vae) for part in latents.split(DECODE_BATCH)]
     pixels = torch.cat(parts).float()
     is_finite = pixels.flatten(1).isfinite().all(dim=1)
     if not is_finite.all():

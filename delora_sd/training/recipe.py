@@ -11,7 +11,6 @@ from delora_sd.adapters.attach import Attached, attach_method
 from delora_sd.adapters.exchange.export.export import export_defaults
 from delora_sd.adapters.exchange.stored.formats import save_adapter
 from delora_sd.config.load import to_yaml
-from delora_sd.diffusion.parts import load_noise_scheduler
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder, read_json, read_lines, write_json, write_lines, write_text
 from delora_sd.progress import ProgressDisplay
@@ -24,7 +23,7 @@ from delora_sd.training.before.preparation import prepare_data
 from delora_sd.training.loop.angular import start_directions
 from delora_sd.training.loop.loop import Session, run_loop
 from delora_sd.training.loop.member import Member
-from delora_sd.training.loop.objective import AdaptedUNet, load_training_unet
+from delora_sd.training.loop.objective import AdaptedDenoiser, load_training_denoiser
 from delora_sd.training.loop.optimization import build_optimizer
 from delora_sd.training.record.checkpoints import last_common_step, load_checkpoint
 from delora_sd.training.record.export_check import measure_exports
@@ -99,8 +98,8 @@ def _train(plan: Plan) -> Stopped | None:
     accelerator, members = plan.accelerator, plan.members
     with accelerator.main_process_first():
         prepare_data(plan)
-    unet = load_training_unet(plan.base, plan.model, plan.training, device=accelerator.device, dtype=plan.dtype)
-    pack = _attach(unet, members)
+    denoiser = load_training_denoiser(plan.base, plan.model, plan.training, device=accelerator.device, dtype=plan.dtype)
+    pack = _attach(denoiser, members)
     optimizer = build_optimizer([(each.adapter, each.config.optimizer) for each in members], accelerator.device)
     start_step = last_common_step([member.run for member in members])
     accelerator.wait_for_everyone()
@@ -109,27 +108,26 @@ def _train(plan: Plan) -> Stopped | None:
     _restore(plan, optimizer, start_step)
     session = Session(
         accelerator=accelerator,
-        model=accelerator.prepare_model(AdaptedUNet(unet, pack)),
+        model=accelerator.prepare_model(AdaptedDenoiser(denoiser, pack, plan.base.family.predict)),
         members=members,
         optimizer=optimizer,
-        alphas_cumprod=load_noise_scheduler(plan.base).alphas_cumprod.to(accelerator.device),
-        prediction_type=plan.base.prediction_type,
+        objective=plan.base.family.objective(plan.base, plan.training, accelerator.device),
     )
-    render_preview = preview_renderer(plan, unet, pack)
+    render_preview = preview_renderer(plan, denoiser, pack)
     with _progress(plan, start_step) as progress:
         reporter = Reporter(session=session, pack=pack, progress=progress, render_preview=render_preview)
         with reporter.stopping_on_signals():
             reporter.catch_up(start_step)
             run_loop(session, reporter, start_step=start_step)
     if accelerator.is_main_process and not reporter.stop_requested:
-        _finish(plan, unet, pack, seconds=time.monotonic() - began)
+        _finish(plan, denoiser, pack, seconds=time.monotonic() - began)
     return reporter.stop()
 
 
-def _attach(unet: nn.Module, members: list[Member]) -> Attached:
-    """Puts a fresh adapter of every member on the UNet."""
+def _attach(denoiser: nn.Module, members: list[Member]) -> Attached:
+    """Puts a fresh adapter of every member on the denoiser."""
     configs = [member.config for member in members]
-    pack = attach_method(unet, [config.adapter for config in configs], seeds=[config.seed for config in configs])
+    pack = attach_method(denoiser, [config.adapter for config in configs], seeds=[config.seed for config in configs])
     for member, adapter in zip(members, pack.adapters, strict=True):
         member.adapter = adapter
     return pack
@@ -178,7 +176,7 @@ def _restore(plan: Plan, optimizer: torch.optim.Optimizer, start_step: int) -> N
             start_directions(member.adapter)
 
 
-def _finish(plan: Plan, unet: nn.Module, pack: Attached, *, seconds: float) -> None:
+def _finish(plan: Plan, denoiser: nn.Module, pack: Attached, *, seconds: float) -> None:
     """Writes the adapter, the plain LoRA files, and last of all the mark that the run is complete."""
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
     exports = {}
@@ -186,7 +184,7 @@ def _finish(plan: Plan, unet: nn.Module, pack: Attached, *, seconds: float) -> N
         if member.left is None:
             save_adapter(member.adapter, member.run.adapter, base=member.config.model.base)
             exports[member] = export_defaults(member.run)
-    for member, differences in measure_exports(plan, unet, pack, exports).items():
+    for member, differences in measure_exports(plan, denoiser, pack, exports).items():
         facts = {
             "finished_step": member.config.training.num_steps,
             "seconds": round(seconds, 1),

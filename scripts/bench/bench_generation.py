@@ -19,12 +19,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from delora_sd.data.prompts import load_prompts
-from delora_sd.diffusion.parts import Base, find_base, resolve_device, resolve_dtype
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.families.family import Base
+from delora_sd.diffusion.noise.solver import build_solver
+from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.generation.images import ImageWriter
 from delora_sd.generation.model import LoadedModel, load_model
 from delora_sd.generation.requests import SamplingSettings, plan_requests
 from delora_sd.generation.sampler import render_images
-from delora_sd.generation.solver import build_solver
 from delora_sd.settings import ModelConfig
 from delora_sd.training.record.manifest import device_name
 
@@ -70,11 +72,11 @@ def draw_with_diffusers(
 ) -> None:
     """As its documentation does it: prompts in, images out, saved one after the other."""
     pipeline = StableDiffusionPipeline(
-        unet=model.unet,
+        unet=model.denoiser,
         vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        scheduler=build_solver(model.schedule, num_steps),
+        text_encoder=model.text[1],
+        tokenizer=model.text[0],
+        scheduler=build_solver(base.schedule, num_steps),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -26,12 +26,12 @@ from accelerate import Accelerator
 from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.bases import find_base
-from delora_sd.diffusion.parts import load_noise_scheduler, resolve_device, resolve_dtype
+from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import AdapterConfig, ModelConfig, OptimizerConfig, TrainConfig, TrainingConfig
 from delora_sd.training.loop.loop import Session, run_loop
 from delora_sd.training.loop.member import Member
-from delora_sd.training.loop.objective import AdaptedUNet, load_training_unet
+from delora_sd.training.loop.objective import AdaptedDenoiser, load_training_denoiser
 from delora_sd.training.loop.optimization import build_optimizer
 from delora_sd.training.memory.meter import free_bytes
 from delora_sd.training.memory.pack_size import random_cell
@@ -150,10 +150,10 @@ def time_pack(size: int, arguments: argparse.Namespace, barrier: Any = None) -> 
     )
     model = ModelConfig(base=arguments.base, offline=True)
     base = find_base(model)
-    unet = load_training_unet(base, model, training, device=device, dtype=resolve_dtype(arguments.dtype, device))
+    unet = load_training_denoiser(base, model, training, device=device, dtype=resolve_dtype(arguments.dtype, device))
     config = TrainConfig(model=model, training=training)
     pack = attach_adapters(unet, [AdapterConfig(rank=arguments.rank)] * size, seeds=list(range(size)))
-    members, cell = [], random_cell(config, base, unet)
+    members, cell = [], random_cell(config, base, device)
     for seed, adapter in enumerate(pack.adapters):
         member = Member(
             position=seed, run=RunFolder(Path("unwritten")), config=replace(config, seed=seed), subject=NOBODY
@@ -162,11 +162,10 @@ def time_pack(size: int, arguments: argparse.Namespace, barrier: Any = None) -> 
         members.append(member)
     session = Session(
         accelerator=accelerator,
-        model=AdaptedUNet(unet, pack),
+        model=AdaptedDenoiser(unet, pack, base.family.predict),
         members=members,
         optimizer=build_optimizer([(adapter, OptimizerConfig(lr=1e-3)) for adapter in pack.adapters], device),
-        alphas_cumprod=load_noise_scheduler(base).alphas_cumprod.to(device),
-        prediction_type=base.prediction_type,
+        objective=base.family.objective(base, training, device),
     )
     clock = Clock(barrier)
     run_loop(session, clock, start_step=0)

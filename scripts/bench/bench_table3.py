@@ -27,10 +27,13 @@ from bench_packs import time_pack
 from delora_eval.scoring.judges.embedding import Judge, embed_images
 from delora_eval.scoring.judges.protocols import PROTOCOLS, Protocol
 from delora_eval.settings import EncoderConfig
-from delora_sd.diffusion.bases import Base, find_base
-from delora_sd.diffusion.parts import load_unet, load_vae, resolve_device, resolve_dtype
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.cache import square_sizes, stack_conditions
+from delora_sd.diffusion.families.family import Base
+from delora_sd.diffusion.parts import load_denoiser, load_vae, resolve_device, resolve_dtype
 from delora_sd.generation.model import load_model
 from delora_sd.settings import ModelConfig
+from delora_sd.training.memory.pack_size import random_condition
 from delora_sd.training.record.manifest import device_name
 
 SUBJECTS, PROMPTS, IMAGES_PER_PROMPT = 30, 25, 4
@@ -158,11 +161,11 @@ def measure_tflops(dtype: torch.dtype) -> float:
 
 def unet_flops(base: Base) -> float:
     """Returns the operations of one sample's UNet forward."""
-    unet = load_unet(base, device="meta", dtype=torch.float32)
-    latents = torch.zeros(1, unet.config.in_channels, base.latent_side, base.latent_side, device="meta")
-    captions = torch.zeros(1, 77, unet.config.cross_attention_dim, device="meta")
+    unet = load_denoiser(base, device="meta", dtype=torch.float32)
+    latents = torch.zeros(1, base.latent_channels, base.latent_side, base.latent_side, device="meta")
+    conditions = stack_conditions([random_condition(base, torch.device("meta"))], square_sizes(base.size_px, 1))
     with FlopCounterMode(display=False) as counter:
-        unet(latents, torch.zeros(1, device="meta"), captions)
+        base.family.predict(unet, latents, torch.zeros(1, device="meta"), conditions)
     return float(counter.get_total_flops())
 
 

@@ -64,7 +64,7 @@ def write_tiny_sd(folder: Path, *, prediction_type: str = "epsilon", seed: int =
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from delora_sd.diffusion.spelling import write_spelling_tokenizer
+    from delora_sd.diffusion.text.spelling import write_spelling_tokenizer
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

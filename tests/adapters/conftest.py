@@ -18,9 +18,10 @@ from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, TrainConf
 @pytest.fixture(scope="session")
 def base_unet(tiny_sd: Path) -> Callable:
     """Returns a function that gives a fresh UNet of the tiny model on disk."""
-    from delora_sd.diffusion.parts import find_base, load_unet
+    from delora_sd.diffusion.bases import find_base
+    from delora_sd.diffusion.parts import load_denoiser
 
-    unet = load_unet(find_base(ModelConfig(base=str(tiny_sd))), device="cpu", dtype=torch.float32)
+    unet = load_denoiser(find_base(ModelConfig(base=str(tiny_sd))), device="cpu", dtype=torch.float32)
     return lambda: copy.deepcopy(unet)
 
 

@@ -16,9 +16,10 @@ PRESETS = sorted((Path(__file__).parents[2] / "configs" / "train").glob("*.yaml"
 
 
 def test_parameter_counts_on_stable_diffusion_15_are_the_papers():
-    from delora_sd.diffusion.parts import find_base, load_unet
+    from delora_sd.diffusion.bases import find_base
+    from delora_sd.diffusion.parts import load_denoiser
 
-    unet = load_unet(find_base(MethodsConfig().model), device="meta", dtype=torch.float32)
+    unet = load_denoiser(find_base(MethodsConfig().model), device="meta", dtype=torch.float32)
     counts = {(row.method, row.size): row.num_parameters for row in method_rows(unet, AdapterConfig())}
     expected = {
         ("full", ""): 859_520_964,

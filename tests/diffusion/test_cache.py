@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from delora_sd.data.photos import load_photos
-from delora_sd.diffusion.cache import PHOTO_BATCH, cache_folder, encode_photos, encode_prompts
-from delora_sd.diffusion.parts import find_base, load_text_encoder, load_vae
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.cache import PHOTO_BATCH, cache_folder, encode_photos
+from delora_sd.diffusion.parts import load_vae
+from delora_sd.diffusion.text.clip import encode_prompts, load_text_encoder
 from delora_sd.settings import ModelConfig
 
 CPU = {"device": "cpu", "dtype": torch.float32}
@@ -48,7 +50,7 @@ def test_latents_are_the_posterior_times_the_scaling_factor(base, photo_folder: 
     vae = load_vae(base, **CPU)
     images = load_photos(sorted(photo_folder.iterdir()), base.size_px)
     images = torch.cat([images, images.flip(3)])[: PHOTO_BATCH + 1]
-    stats = encode_photos(images, vae)
+    stats = encode_photos(images, vae, base.family)
     posterior = vae.encode(images).latent_dist
     assert stats.mean.shape == (PHOTO_BATCH + 1, 4, 16, 16) and stats.mean.dtype == torch.float32
     torch.testing.assert_close(stats.mean, posterior.mean * 0.5)

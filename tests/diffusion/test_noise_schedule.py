@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, SchedulerMixin
 
-from delora_sd.diffusion.noise_schedule import read_noise_schedule
+from delora_sd.diffusion.noise.schedule import read_noise_schedule
 from delora_sd.errors import UserError
 
 SD15 = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}

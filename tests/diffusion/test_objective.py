@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from delora_sd.diffusion.objective import mse_per_sample, noisy_latents, training_target
+from delora_sd.diffusion.noise.objective import mse_per_sample, noisy_latents, training_target
 
 TIMESTEPS = torch.tensor([0, 1, 500, 998, 999])
 

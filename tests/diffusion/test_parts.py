@@ -9,18 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from delora_sd.diffusion.cache import encode_prompts
-from delora_sd.diffusion.parts import (
-    find_base,
-    load_noise_scheduler,
-    load_text_encoder,
-    load_tokenizer,
-    load_unet,
-    load_vae,
-    resolve_dtype,
-)
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.parts import load_denoiser, load_vae, resolve_dtype
+from delora_sd.diffusion.text.clip import encode_prompts, load_text_encoder, load_tokenizer
 from delora_sd.errors import UserError
-from delora_sd.settings import ModelConfig
+from delora_sd.settings import ModelConfig, TrainingConfig
 from make_tiny_sd import write_tiny_sd
 
 CPU = {"device": "cpu", "dtype": torch.float32}
@@ -44,7 +37,7 @@ def test_facts_are_read_from_the_folder(tiny_sd: Path):
 def test_parts_are_frozen_and_of_the_asked_dtype(tiny_sd: Path):
     base = find_base(ModelConfig(base=str(tiny_sd)))
     _, text_encoder = load_text_encoder(base, device="cpu", dtype=torch.bfloat16)
-    for part in (text_encoder, load_unet(base, device="cpu", dtype=torch.bfloat16), load_vae(base, **CPU)):
+    for part in (text_encoder, load_denoiser(base, device="cpu", dtype=torch.bfloat16), load_vae(base, **CPU)):
         assert not part.training and not any(p.requires_grad for p in part.parameters())
     assert text_encoder.dtype == torch.bfloat16
 
@@ -61,8 +54,8 @@ def test_sd2_is_told_by_its_unet(model_copy: Path):
 
 def test_unet_on_meta_has_shapes_only(tiny_sd: Path):
     base = find_base(ModelConfig(base=str(tiny_sd)))
-    meta = load_unet(base, device="meta", dtype=torch.float32)
-    real = load_unet(base, **CPU)
+    meta = load_denoiser(base, device="meta", dtype=torch.float32)
+    real = load_denoiser(base, **CPU)
     assert {n: p.shape for n, p in meta.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
     assert all(p.is_meta for p in meta.parameters())
 
@@ -82,7 +75,7 @@ def test_half_precision_files_are_used_when_alone(model_copy: Path):
     halves = {name: tensor.half() for name, tensor in load_file(file).items()}
     save_file(halves, file.with_name("diffusion_pytorch_model.fp16.safetensors"))
     file.unlink()
-    unet = load_unet(find_base(ModelConfig(base=str(model_copy))), **CPU)
+    unet = load_denoiser(find_base(ModelConfig(base=str(model_copy))), **CPU)
     assert unet.dtype == torch.float32
     assert all(torch.equal(value, halves[name].float()) for name, value in unet.state_dict().items())
 
@@ -90,13 +83,14 @@ def test_half_precision_files_are_used_when_alone(model_copy: Path):
 def test_sd15_architecture_is_exact():
     base = find_base(ModelConfig(base="sd15-architecture"))
     assert base.has_random_weights and (base.size_px, base.version, base.folder) == (512, "sd1", None)
-    unet = load_unet(base, device="meta", dtype=torch.float32)
+    unet = load_denoiser(base, device="meta", dtype=torch.float32)
     assert sum(p.numel() for p in unet.parameters()) == 859_520_964
     assert sum(name.endswith((".to_q", ".to_k", ".to_v", ".to_out.0")) for name, _ in unet.named_modules()) == 128
     assert sum(p.numel() for p in load_vae(base, device="meta", dtype=torch.float32).parameters()) == 83_653_863
     text_encoder = load_text_encoder(base, device="meta", dtype=torch.float32)[1]
     assert sum(p.numel() for p in text_encoder.parameters()) == 123_060_480
-    assert load_noise_scheduler(base).alphas_cumprod[-1] == pytest.approx(0.0047, abs=1e-4)
+    objective = base.family.objective(base, TrainingConfig(), torch.device("cpu"))
+    assert objective.alphas_cumprod[-1] == pytest.approx(0.0047, abs=1e-4)
 
 
 def test_random_weights_are_the_same_every_time_and_leave_the_callers_stream_alone(tiny_sd: Path):
@@ -165,8 +159,8 @@ def _no_weights(folder: Path) -> None:
     (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
 
 
-def _sdxl(folder: Path) -> None:
-    _edit(folder / "unet" / "config.json", addition_embed_type="text_time")
+def _kandinsky(folder: Path) -> None:
+    _edit(folder / "unet" / "config.json", addition_embed_type="text_image")
 
 
 def _inpainting(folder: Path) -> None:
@@ -184,7 +178,7 @@ def _broken_config(folder: Path) -> None:
 REFUSED_AT_THE_DOOR = {
     "no_unet": (_no_unet, r"no unet/ in .*found: .*vae.*expected a diffusers folder"),
     "no_weights": (_no_weights, r"vae: no weights; expected diffusion_pytorch_model\.safetensors"),
-    "sdxl": (_sdxl, "SDXL and others are not supported"),
+    "another_family": (_kandinsky, r"family is not known \(StableDiffusionPipeline\); those known: .*2\.x, SDXL"),
     "inpainting": (_inpainting, "takes 9 channels, the VAE gives 4"),
     "sample_prediction": (_sample_prediction, "prediction_type sample; expected epsilon or v_prediction"),
     "broken_config": (_broken_config, "config.json: not a readable config"),
@@ -243,7 +237,7 @@ def _wrong_shape(tensors: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "load"), [("unet", load_unet), ("vae", load_vae), ("text_encoder", load_text_encoder)]
+    ("part", "load"), [("unet", load_denoiser), ("vae", load_vae), ("text_encoder", load_text_encoder)]
 )
 @pytest.mark.parametrize(
     ("change", "message"), [(_nan, "holds NaN or infinity"), (_missing, "weights lack"), (_wrong_shape, "size|shape")]
@@ -258,7 +252,7 @@ def test_broken_weights_are_refused(part: str, load, change, message: str, model
 @pytest.mark.parametrize(
     "content", [b"", b"\xff" * 64, (2**40).to_bytes(8, "little") + b"{}", b"\x08" + b"\0" * 7 + b"notjson!"]
 )
-@pytest.mark.parametrize(("part", "load"), [("unet", load_unet), ("text_encoder", load_text_encoder)])
+@pytest.mark.parametrize(("part", "load"), [("unet", load_denoiser), ("text_encoder", load_text_encoder)])
 def test_safetensors_with_a_lying_header_are_refused(content: bytes, part: str, load, model_copy: Path):
     next((model_copy / part).glob("*.safetensors")).write_bytes(content)
     with pytest.raises(UserError, match=f"{part} cannot be loaded"):
@@ -298,7 +292,7 @@ def _load_text_encoder(*arguments, **options):
 @pytest.mark.parametrize("variant", [None, "fp16"])
 @pytest.mark.parametrize(
     ("part", "load"),
-    [("unet", load_unet), ("vae", load_vae), ("text_encoder", _load_text_encoder)],
+    [("unet", load_denoiser), ("vae", load_vae), ("text_encoder", _load_text_encoder)],
 )
 def test_sharded_weights_are_loaded_and_hashed_in_either_precision(variant, part: str, load, model_copy: Path):
     base = find_base(ModelConfig(base=str(model_copy)))

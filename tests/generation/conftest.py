@@ -10,14 +10,15 @@ import torch
 from delora_sd.adapters.exchange.stored.formats import save_adapter
 from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.config.load import to_yaml
-from delora_sd.diffusion.parts import find_base, load_unet
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.parts import load_denoiser
 from delora_sd.files.run_folder import FORMAT_VERSION, RunFolder, write_json, write_text
 from delora_sd.settings import AdapterConfig, DataConfig, GenerateConfig, ModelConfig, TrainConfig
 
 
 def _write_adapter(folder: Path, model: ModelConfig, *, seed: int) -> None:
     """A LoRA far from zero: its images differ from the base's."""
-    unet = load_unet(find_base(model), device="cpu", dtype=torch.float32)
+    unet = load_denoiser(find_base(model), device="cpu", dtype=torch.float32)
     adapter = attach_adapters(unet, [AdapterConfig(method="lora", rank=2)], seeds=[seed]).adapters[0]
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

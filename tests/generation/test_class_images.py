@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from delora_sd.diffusion.parts import Base, find_base
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.families.family import Base
 from delora_sd.errors import UserError
 from delora_sd.generation import class_images as module
 from delora_sd.generation.class_images import ensure_class_images

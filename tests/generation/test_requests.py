@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delora_sd.data.prompts import Prompt
-from delora_sd.diffusion.bases import Base
-from delora_sd.diffusion.noise_schedule import read_noise_schedule
+from delora_sd.diffusion.families.family import Base
+from delora_sd.diffusion.families.sd import SD
+from delora_sd.diffusion.noise.schedule import read_noise_schedule
 from delora_sd.files.run_folder import append_line, read_lines
 from delora_sd.generation.requests import (
     SamplingSettings,
@@ -23,8 +24,11 @@ from delora_sd.generation.requests import (
 BASE = Base(
     name="tiny",
     folder=None,
+    family=SD,
+    configs={},
     size_px=32,
-    latent_side=8,
+    latent_channels=4,
+    latent_factor=4,
     num_text_tokens=77,
     schedule=read_noise_schedule({}, source="tiny"),
     fingerprint="f00",

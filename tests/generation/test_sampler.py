@@ -9,14 +9,14 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from delora_sd.data.prompts import Prompt
-from delora_sd.diffusion.noise_schedule import read_noise_schedule
-from delora_sd.diffusion.parts import find_base
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.noise.schedule import read_noise_schedule
+from delora_sd.diffusion.noise.solver import build_solver
 from delora_sd.errors import UserError
 from delora_sd.generation import sampler as sampler_module
 from delora_sd.generation.model import load_model
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
 from delora_sd.generation.sampler import Sampler, initial_latents, render_images, sample_images
-from delora_sd.generation.solver import build_solver
 from delora_sd.settings import ModelConfig
 from make_tiny_sd import SCHEDULER, write_tiny_sd
 
@@ -39,6 +39,11 @@ def sampler(tiny_sd: Path) -> Sampler:
 def one_by_one(sampler: Sampler) -> np.ndarray:
     """(14, 32, 32, 3): every image drawn alone."""
     return _pixels([sample_images(sampler, [text], [seed])[0] for text, seed in zip(TEXTS, SEEDS, strict=True)])
+
+
+def _under(sampler: Sampler, schedule: dict) -> Sampler:
+    """The same model, said to be trained under another schedule."""
+    return replace(sampler, base=replace(sampler.base, schedule=read_noise_schedule(schedule, source="x")))
 
 
 def _pixels(images: list) -> np.ndarray:
@@ -93,7 +98,7 @@ def test_whatever_solver_a_base_brings_along_the_image_is_the_same(
     solver: str, sampler: Sampler, one_by_one: np.ndarray
 ):
     file = {**SCHEDULER, "_class_name": "PNDMScheduler", **FOREIGN_SOLVERS[solver]}
-    theirs = replace(sampler, schedule=read_noise_schedule(file, source="x"))
+    theirs = _under(sampler, file)
     assert (_pixels(sample_images(theirs, TEXTS[:1], SEEDS[:1])) == one_by_one[:1]).all()
 
 
@@ -109,7 +114,7 @@ OTHER_NOISE = {
 
 @pytest.mark.parametrize("noise", OTHER_NOISE)
 def test_every_noise_schedule_is_drawn_the_same_call_after_call_and_in_any_batch(noise: str, sampler: Sampler):
-    other = replace(sampler, schedule=read_noise_schedule(SCHEDULER | OTHER_NOISE[noise], source="x"))
+    other = _under(sampler, SCHEDULER | OTHER_NOISE[noise])
     together = _pixels(sample_images(other, TEXTS[:3], SEEDS[:3]))
     assert (_pixels(sample_images(other, TEXTS[:3], SEEDS[:3])) == together).all()
     assert np.abs(_pixels(sample_images(other, TEXTS[1:2], SEEDS[1:2])) - together[1:2]).max() <= 1
@@ -184,5 +189,5 @@ def test_diverged_image_is_black_and_warned_of(sampler: Sampler):
     latents = torch.zeros(2, 4, 16, 16)
     latents[0, 0, 3, 3] = torch.inf
     with pytest.warns(UserWarning, match="1 of 2 images are not finite"):
-        broken, fine = sampler_module._decode(sampler.vae, latents)
+        broken, fine = sampler_module._decode(sampler, latents)
     assert broken.getextrema() == ((0, 0),) * 3 and fine.getextrema() != ((0, 0),) * 3

@@ -9,11 +9,12 @@ from delora_sd.config.load import flatten
 from delora_sd.data.captions import photo_prompts
 from delora_sd.data.prompts import class_prompt, render_prompt
 from delora_sd.data.subjects import Subject
+from delora_sd.diffusion.families.table import FAMILIES
 from delora_sd.diffusion.folder_checks import check_side
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RUN_FOLDER_ROOM, RunFolder, check_length
 from delora_sd.generation.requests import check_sampling
-from delora_sd.settings import TrainConfig
+from delora_sd.settings import AdapterConfig, TrainConfig
 from delora_sd.training.before.identity import is_compared_by_contents, resolve_places
 from delora_sd.training.loop.angular import check_angular
 
@@ -116,4 +117,7 @@ def check_resume(run: RunFolder, config: TrainConfig) -> None:
 def _is_free(key: str, before: dict, now: dict) -> bool:
     if key == "training.num_steps":
         return now[key] > before[key] and now["optimizer.schedule"] == "constant"
+    if key == "adapter.target_modules":  # the default is what the base's family calls its own: written down when known
+        is_default = now[key] == AdapterConfig().target_modules
+        return is_default and before[key] in [family.default_layers for family in FAMILIES.values()]
     return not is_deciding(key)

@@ -13,7 +13,8 @@ from delora_sd.data.held_out import load_run_subject
 from delora_sd.data.masks import find_masks
 from delora_sd.data.recorded import recognise_subject
 from delora_sd.data.subjects import MINIATURE, Subject
-from delora_sd.diffusion.bases import Base, find_base, place_of_base
+from delora_sd.diffusion.bases import find_base, place_of_base
+from delora_sd.diffusion.families.family import Base
 from delora_sd.errors import UserError
 from delora_sd.files.contents import absolute_place, check_base, hash_file, hash_file_once
 from delora_sd.files.run_folder import RunFolder, write_text

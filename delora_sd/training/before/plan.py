@@ -1,20 +1,20 @@
 """Everything that is decided, and refused, before a model loads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from delora_sd.adapters.attach import check_layers
+from delora_sd.adapters.attach import check_layers, with_default_layers
 from delora_sd.data.masks import load_square_mask
-from delora_sd.diffusion.bases import Base, find_base
-from delora_sd.diffusion.parts import load_unet, resolve_device, resolve_dtype
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.families.family import Base
+from delora_sd.diffusion.parts import load_denoiser, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.class_images import NUM_INFERENCE_STEPS as CLASS_IMAGE_STEPS
-from delora_sd.generation.solver import build_solver
 from delora_sd.settings import ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training.before.door import check_pack, check_prompts
 from delora_sd.training.before.identity import find_same_masks, find_same_prompts, load_same_subject, recognise_base
@@ -76,10 +76,12 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
         for photo, mask in zip(member.subject.photos, member.masks, strict=bool(member.masks)):
             load_square_mask(photo, mask, base.latent_side)
     for steps in (CLASS_IMAGE_STEPS, configs[0].preview.num_inference_steps):
-        build_solver(base.schedule, steps)
-    shapes = load_unet(base, device="meta", dtype=torch.float32)
-    for config in configs:
-        check_layers(config.adapter, shapes)
+        base.family.solver(base, steps, device="cpu")
+    shapes = load_denoiser(base, device="meta", dtype=torch.float32)
+    for member in members:
+        adapter = with_default_layers(member.config.adapter, base.family)
+        member.config = replace(member.config, adapter=adapter)
+        check_layers(adapter, shapes)
     accelerator = _accelerator(configs[0], members[0].run)
     return Plan(
         members=members,

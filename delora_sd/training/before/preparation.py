@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from delora_sd.data.masks import load_square_mask
-from delora_sd.data.photos import load_photos
+from delora_sd.data.photos import crop_sizes, load_photos
 from delora_sd.data.prompts import class_prompt
 from delora_sd.data.subjects import Subject
-from delora_sd.diffusion.cache import LatentStats, encode_photos, encode_prompts
-from delora_sd.diffusion.parts import Base, load_text_encoder, load_vae
+from delora_sd.diffusion.cache import LatentStats, embed_texts, encode_photos
+from delora_sd.diffusion.families.family import Base
+from delora_sd.diffusion.parts import load_vae
 from delora_sd.errors import UserError
 from delora_sd.generation.class_images import ensure_class_images, is_class_image
 from delora_sd.settings import TrainConfig
@@ -24,20 +25,19 @@ def prepare_data(plan: Plan) -> None:
     device, members = plan.accelerator.device, plan.members
     texts = {text for member in members for text in (*member.prompts, _class_caption(member))}
     class_files = {member: _class_files(member.config, member.subject, plan.base) for member in members}
-    embeddings = _embed(sorted(texts), plan.base, device, plan.dtype)
+    captions = embed_texts(plan.base, sorted(texts), device=device, dtype=plan.dtype)
     photo_sets = {member.subject.photos for member in members} | {files for files in class_files.values() if files}
     latents = _encode(sorted(photo_sets), plan, device)
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     for member in members:
-        files, instance = class_files[member], [embeddings[text] for text in member.prompts]
+        files = class_files[member]
         member.data = CellData(
             photos=latents[member.subject.photos],
-            instance_embedding=instance[0],
-            photo_embeddings=torch.stack(instance) if member.config.data.captions else None,
+            captions=tuple(captions[text] for text in member.prompts),
             class_images=latents[files] if files else None,
-            class_embedding=embeddings[_class_caption(member)] if files else None,
+            class_caption=captions[_class_caption(member)] if files else None,
             photo_weights=_photo_weights(member, plan.base.latent_side),
         )
 
@@ -64,21 +64,21 @@ def _class_caption(member: Member) -> str:
     return class_prompt(member.config.data.class_template, class_word=member.subject.class_word)
 
 
-def _embed(texts: list[str], base: Base, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    tokenizer, encoder = load_text_encoder(base, device=device, dtype=dtype)
-    return dict(zip(texts, encode_prompts(texts, tokenizer, encoder), strict=True))
-
-
 def _encode(
     photo_sets: list[tuple[Path, ...]], plan: Plan, device: torch.device
 ) -> dict[tuple[Path, ...], LatentStats]:
     vae = load_vae(plan.base, device=device, dtype=plan.dtype)
-    return {files: encode_photos(_load(files, plan.size_px), vae) for files in photo_sets}
+    encoded = {}
+    for files in photo_sets:
+        images, sizes = _load(files, plan.size_px)
+        encoded[files] = encode_photos(images, vae, plan.base.family, sizes)
+    return encoded
 
 
-def _load(files: tuple[Path, ...], size_px: int) -> Tensor:
+def _load(files: tuple[Path, ...], size_px: int) -> tuple[Tensor, Tensor]:
+    """Returns (images, what of each photo they show)."""
     try:
-        return load_photos(files, size_px)
+        return load_photos(files, size_px), crop_sizes(files, size_px)
     except UserError as error:
         if not is_class_image(files[0]):
             raise

@@ -4,12 +4,15 @@ So a pack of three equals three runs of one, two processes equal one, and resumi
 the position in the data is the step number.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from delora_sd.diffusion.cache import LatentStats, stack_conditions
+from delora_sd.diffusion.families.family import Condition, Conditions, Objective
 from delora_sd.random_streams import stream_generator
 from delora_sd.training.loop.member import CellData
 
@@ -20,26 +23,27 @@ class Draw:
 
     photos: Int[Tensor, " batch"]
     class_images: Int[Tensor, " batch"]
-    timesteps: Int[Tensor, " n"]
+    times: Shaped[Tensor, " n"]
+    """In the unit of the base's objective."""
     latent_noise: Float[Tensor, "n channels height width"]
     """Samples the VAE's posterior."""
     noise: Float[Tensor, "n channels height width"]
-    """Is added to the latents, and is the epsilon target."""
+    """Is added to the latents."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Inputs of one UNet call for K adapters, adapter-major: K * n samples."""
+    """Inputs of one call of the denoiser for K adapters, adapter-major: K * n samples."""
 
     latents: Float[Tensor, "samples channels height width"]
     noise: Float[Tensor, "samples channels height width"]
-    timesteps: Int[Tensor, " samples"]
-    embeddings: Float[Tensor, "samples tokens dim"]
+    times: Shaped[Tensor, " samples"]
+    conditions: Conditions
     weights: Float[Tensor, "samples 1 height width"] | None = None
     """Of the loss at each place; none: 1."""
 
 
-def draw_step(data: CellData, *, seed: int, step: int, batch_size: int, num_timesteps: int) -> Draw:
+def draw_step(data: CellData, objective: Objective, *, seed: int, step: int, batch_size: int) -> Draw:
     """Returns the choices of one adapter at one step, for the whole batch over all processes."""
     num_images = batch_size * (2 if data.class_images else 1)
     shape = (num_images, *data.photos.mean.shape[1:])
@@ -49,7 +53,7 @@ def draw_step(data: CellData, *, seed: int, step: int, batch_size: int, num_time
         class_images=_positions(
             len(data.class_images.mean) if data.class_images else 1, "class images", seed, step, batch_size
         ),
-        timesteps=torch.randint(0, num_timesteps, (num_images,), generator=generator),
+        times=objective.draw_times(num_images, generator),
         latent_noise=torch.randn(shape, generator=generator),
         noise=torch.randn(shape, generator=generator),
     )
@@ -59,40 +63,46 @@ def part_of_draw(draw: Draw, *, part: int, num_parts: int) -> Draw:
     """Returns share `part` of `num_parts` (processes x accumulation): its photos and the class images beside them."""
     share = len(draw.photos) // num_parts
     own = torch.arange(part * share, (part + 1) * share)
-    has_class_images = len(draw.timesteps) > len(draw.photos)
+    has_class_images = len(draw.times) > len(draw.photos)
     rows = torch.cat([own, own + len(draw.photos)]) if has_class_images else own
     return Draw(
         photos=draw.photos[own],
         class_images=draw.class_images[own],
-        timesteps=draw.timesteps[rows],
+        times=draw.times[rows],
         latent_noise=draw.latent_noise[rows],
         noise=draw.noise[rows],
     )
 
 
 def assemble_batch(cells: list[CellData], draws: list[Draw], device: torch.device) -> Batch:
-    """Returns the inputs of one UNet call; the VAE's posterior is sampled anew at every step."""
-    means, stds, embeddings = [], [], []
+    """Returns the inputs of one call of the denoiser; the VAE's posterior is sampled anew at every step."""
+    chosen: list[tuple[LatentStats, Tensor]] = []
+    captions: list[Condition] = []
     for cell, draw in zip(cells, draws, strict=True):
-        photos, images = draw.photos.to(cell.photos.mean.device), draw.class_images
-        means.append(cell.photos.mean[photos])
-        stds.append(cell.photos.std[photos])
-        if cell.photo_embeddings is None:
-            embeddings.append(cell.instance_embedding.expand(len(photos), -1, -1))
-        else:
-            embeddings.append(cell.photo_embeddings[draw.photos.to(cell.photo_embeddings.device)])
+        chosen.append((cell.photos, draw.photos))
+        captions += [cell.captions[photo if len(cell.captions) > 1 else 0] for photo in draw.photos.tolist()]
         if cell.class_images:
-            means.append(cell.class_images.mean[images.to(means[0].device)])
-            stds.append(cell.class_images.std[images.to(means[0].device)])
-            embeddings.append(cell.class_embedding.expand(len(images), -1, -1))
+            chosen.append((cell.class_images, draw.class_images))
+            captions += [cell.class_caption] * len(draw.class_images)
+    mean = _gather(chosen, lambda stats: stats.mean, device)
+    std = _gather(chosen, lambda stats: stats.std, device)
+    has_sizes = all(stats.sizes is not None for stats, _ in chosen)
+    sizes = _gather(chosen, lambda stats: stats.sizes, device) if has_sizes else None
     latent_noise = torch.cat([draw.latent_noise for draw in draws]).to(device, non_blocking=True)
     return Batch(
-        latents=torch.addcmul(torch.cat(means).to(device), torch.cat(stds).to(device), latent_noise),
+        latents=torch.addcmul(mean, std, latent_noise),
         noise=torch.cat([draw.noise for draw in draws]).to(device, non_blocking=True),
-        timesteps=torch.cat([draw.timesteps for draw in draws]).to(device, non_blocking=True),
-        embeddings=torch.cat(embeddings).to(device),
+        times=torch.cat([draw.times for draw in draws]).to(device, non_blocking=True),
+        conditions={name: value.to(device) for name, value in stack_conditions(captions, sizes).items()},
         weights=_weights(cells, draws, device),
     )
+
+
+def _gather(
+    chosen: list[tuple[LatentStats, Tensor]], of: Callable[[LatentStats], Tensor], device: torch.device
+) -> Tensor:
+    """Returns the chosen rows, one part after the other."""
+    return torch.cat([of(stats)[rows.to(of(stats).device)] for stats, rows in chosen]).to(device)
 
 
 def _weights(cells: list[CellData], draws: list[Draw], device: torch.device) -> Tensor | None:

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from delora_sd.diffusion.families.family import Objective
 from delora_sd.settings import TrainingConfig
 from delora_sd.training.loop.batches import Batch, Draw, assemble_batch, draw_step, part_of_draw
 from delora_sd.training.loop.member import Member
@@ -25,11 +26,10 @@ class Session:
 
     accelerator: Accelerator
     model: nn.Module
-    """The adapted UNet, prepared by accelerate."""
+    """The adapted denoiser, prepared by accelerate."""
     members: list[Member]
     optimizer: torch.optim.Optimizer
-    alphas_cumprod: Float[Tensor, " timesteps"]
-    prediction_type: str
+    objective: Objective
 
     @property
     def training(self) -> TrainingConfig:
@@ -80,9 +80,9 @@ def run_loop(session: Session, observer: Observer, *, start_step: int) -> None:
 
 def _draw(session: Session, step: int) -> list[Draw]:
     """The choices of every member, in their order."""
-    batch_size, num_timesteps = session.training.batch_size, len(session.alphas_cumprod)
+    batch_size = session.training.batch_size
     return [
-        draw_step(member.data, seed=member.config.seed, step=step, batch_size=batch_size, num_timesteps=num_timesteps)
+        draw_step(member.data, session.objective, seed=member.config.seed, step=step, batch_size=batch_size)
         for member in session.members
     ]
 
@@ -97,8 +97,7 @@ def _backward(session: Session, draws: list[Draw]) -> Tensor:
             instance, prior = pack_losses(
                 session.model,
                 batch,
-                alphas_cumprod=session.alphas_cumprod,
-                prediction_type=session.prediction_type,
+                objective=session.objective,
                 prior_weights=torch.tensor([member.config.training.prior_weight for member in session.members]),
             )
             scales = torch.tensor([member.loss_scale for member in session.members], device=accelerator.device)

@@ -9,22 +9,21 @@ from torch import Tensor
 from delora_sd.adapters.attach import Trainable
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.cache import LatentStats
+from delora_sd.diffusion.families.family import Condition
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellData:
-    """The cached inputs of one adapter: latent statistics of its images, embeddings of its two captions."""
+    """The cached inputs of one adapter: latent statistics of its images, conditions of their captions."""
 
     photos: LatentStats
-    instance_embedding: Float[Tensor, "tokens dim"]
-    """Of the one caption of all photos, or of the first photo's."""
+    captions: tuple[Condition, ...]
+    """Of each photo, or the one of all photos."""
     class_images: LatentStats | None
     """None without prior preservation."""
-    class_embedding: Float[Tensor, "tokens dim"] | None
-    photo_embeddings: Float[Tensor, "photos tokens dim"] | None = None
-    """Where each photo has a caption of its own."""
+    class_caption: Condition | None
     photo_weights: Float[Tensor, "photos 1 height width"] | None = None
     """Of the loss at each place of each photo; none: 1."""
 

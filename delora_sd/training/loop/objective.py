@@ -1,57 +1,55 @@
-"""The UNet as training uses it, frozen and adapted, and the loss of every adapter in a pack."""
+"""The denoiser as training uses it, frozen and adapted, and the loss of every adapter in a pack."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from delora_sd.diffusion.bases import Base
-from delora_sd.diffusion.objective import mse_per_sample, noisy_latents, training_target
-from delora_sd.diffusion.parts import load_unet
+from delora_sd.diffusion.cache import cast_conditions
+from delora_sd.diffusion.families.family import Base, Conditions, Objective
+from delora_sd.diffusion.noise.objective import mse_per_sample
+from delora_sd.diffusion.parts import load_denoiser
 from delora_sd.diffusion.quantization import quantize_linears
 from delora_sd.settings import ModelConfig, TrainingConfig
 from delora_sd.training.loop.batches import Batch
 
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
 
-
-def load_training_unet(
+def load_training_denoiser(
     base: Base, model: ModelConfig, training: TrainingConfig, *, device: torch.device, dtype: torch.dtype
-) -> "UNet2DConditionModel":
-    """Returns the base's UNet on the device, its weights stored as `model.quantization` asks."""
-    unet = load_unet(base, device=device, dtype=dtype)
-    unet = unet.to(memory_format=torch.channels_last)
-    quantize_linears(unet, model.quantization)
+) -> nn.Module:
+    """Returns the base's denoiser on the device, its weights stored as `model.quantization` asks."""
+    denoiser = load_denoiser(base, device=device, dtype=dtype)
+    denoiser = denoiser.to(memory_format=torch.channels_last)
+    quantize_linears(denoiser, model.quantization)
     if training.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-        unet.train()  # diffusers checkpoints only in training mode; these UNets have no active dropout
+        denoiser.enable_gradient_checkpointing()
+        denoiser.train()  # diffusers checkpoints only in training mode; these models have no active dropout
     if training.compile:
-        unet.compile(dynamic=False)
-    return unet
+        denoiser.compile(dynamic=False)
+    return denoiser
 
 
-class AdaptedUNet(nn.Module):
-    """The frozen UNet and its pack as one module: what accelerate prepares and torch.compile sees."""
+class AdaptedDenoiser(nn.Module):
+    """The frozen denoiser and its pack as one module: what accelerate prepares and torch.compile sees."""
 
-    def __init__(self, unet: nn.Module, pack: nn.Module):
+    def __init__(self, denoiser: nn.Module, pack: nn.Module, predict: Callable[..., Tensor]):
         super().__init__()
-        self.unet = unet
+        self.denoiser = denoiser
         self.pack = pack
+        self._predict = predict
 
-    def forward(self, latents: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, times: Tensor, conditions: Conditions) -> Tensor:
         self.pack.make_factors()
-        dtype = next(self.unet.parameters()).dtype
-        return self.unet(latents.to(dtype), timesteps, embeddings.to(dtype)).sample.float()
+        dtype = next(self.denoiser.parameters()).dtype
+        return self._predict(self.denoiser, latents.to(dtype), times, cast_conditions(conditions, dtype)).float()
 
 
 def pack_losses(
     model: nn.Module,
     batch: Batch,
     *,
-    alphas_cumprod: Tensor,
-    prediction_type: str,
+    objective: Objective,
     prior_weights: Float[Tensor, " adapters"],
 ) -> tuple[Float[Tensor, " adapters"], Float[Tensor, " adapters"]]:
     """Returns (instance loss, class loss weighted by the prior weight), one mean each per adapter.
@@ -59,10 +57,13 @@ def pack_losses(
     Their sum is what an adapter minimises (DreamBooth's prior preservation); no adapter sees another's samples.
     `prior_weights` are on the CPU: looking at them must not wait for the device.
     """
-    noisy = noisy_latents(batch.latents, batch.noise, batch.timesteps, alphas_cumprod)
-    target = training_target(batch.latents, batch.noise, batch.timesteps, alphas_cumprod, prediction_type)
-    prediction = model(noisy, batch.timesteps, batch.embeddings)
-    losses = mse_per_sample(prediction, target, batch.weights).unflatten(0, (len(prior_weights), -1))  # (adapters, n)
+    noisy = objective.noisy(batch.latents, batch.noise, batch.times)
+    target = objective.target(batch.latents, batch.noise, batch.times)
+    prediction = model(noisy, batch.times, batch.conditions)
+    losses = mse_per_sample(prediction, target, batch.weights)
+    if (weights := objective.weights(batch.times)) is not None:
+        losses = losses * weights.to(losses.device)
+    losses = losses.unflatten(0, (len(prior_weights), -1))  # (adapters, n)
     if not prior_weights.any():
         return losses.mean(1), torch.zeros_like(losses[:, 0])
     instance, prior = losses.chunk(2, dim=1)

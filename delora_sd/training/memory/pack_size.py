@@ -7,15 +7,17 @@ from functools import partial
 import torch
 from torch import nn
 
+from delora_sd.adapters.attach import with_default_layers
 from delora_sd.adapters.lowrank.pack import attach_adapters, detach
-from delora_sd.diffusion.bases import Base, find_base
-from delora_sd.diffusion.cache import LatentStats
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.cache import LatentStats, square_sizes
+from delora_sd.diffusion.families.family import Base, Condition
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.settings import TrainConfig
 from delora_sd.training.loop.batches import assemble_batch, draw_step
 from delora_sd.training.loop.member import CellData
-from delora_sd.training.loop.objective import AdaptedUNet, load_training_unet, pack_losses
+from delora_sd.training.loop.objective import AdaptedDenoiser, load_training_denoiser, pack_losses
 from delora_sd.training.loop.optimization import build_optimizer
 from delora_sd.training.memory import meter
 
@@ -98,51 +100,60 @@ def _measure(config: TrainConfig) -> PackMemory:
     training = replace(config.training, compile=False)
     dtype = resolve_dtype(config.model.dtype, device)
     base = find_base(config.model)
-    unet = load_training_unet(base, config.model, training, device=device, dtype=dtype)
-    cell = random_cell(config, base, unet)
-    one, two = (_step_peak(config, unet, [cell] * size) for size in (1, 2))
-    weights = sum(parameter.untyped_storage().nbytes() for parameter in unet.parameters())
-    del unet
+    config = replace(config, adapter=with_default_layers(config.adapter, base.family))
+    denoiser = load_training_denoiser(base, config.model, training, device=device, dtype=dtype)
+    cell = random_cell(config, base, device)
+    one, two = (_step_peak(config, base, denoiser, [cell] * size) for size in (1, 2))
+    weights = sum(parameter.untyped_storage().nbytes() for parameter in denoiser.parameters())
+    del denoiser
     if device.type == "cuda":
         torch.cuda.empty_cache()  # or what is cached would not count as free
     per_adapter = max(1.0, two - one)
     return PackMemory(fixed_bytes=weights + one - per_adapter, bytes_per_adapter=per_adapter)
 
 
-def _step_peak(config: TrainConfig, unet: nn.Module, cells: list[CellData]) -> int:
-    """Returns the peak of one step beside the UNet; a step that does not fit counts as all that was free."""
-    available = meter.free_bytes(unet.device)
+def _step_peak(config: TrainConfig, base: Base, denoiser: nn.Module, cells: list[CellData]) -> int:
+    """Returns the peak of one step beside the denoiser; a step that does not fit counts as all that was free."""
+    available = meter.free_bytes(denoiser.device)
     try:
-        return meter.peak_bytes(unet.device, partial(_train_one_step, config, unet, cells))
+        return meter.peak_bytes(denoiser.device, partial(_train_one_step, config, base, denoiser, cells))
     except torch.OutOfMemoryError:
         return available
     finally:
-        detach(unet)
+        detach(denoiser)
 
 
-def _train_one_step(config: TrainConfig, unet: nn.Module, cells: list[CellData]) -> None:
+def _train_one_step(config: TrainConfig, base: Base, denoiser: nn.Module, cells: list[CellData]) -> None:
     """Forward, backward and optimizer step of one adapter per cell."""
     pack_size = len(cells)
-    pack = attach_adapters(unet, [config.adapter] * pack_size, seeds=list(range(pack_size)))
-    optimizer = build_optimizer([(adapter, config.optimizer) for adapter in pack.adapters], unet.device)
+    pack = attach_adapters(denoiser, [config.adapter] * pack_size, seeds=list(range(pack_size)))
+    optimizer = build_optimizer([(adapter, config.optimizer) for adapter in pack.adapters], denoiser.device)
     batch_size = config.training.batch_size // config.training.gradient_accumulation
-    draws = [draw_step(cell, seed=0, step=0, batch_size=batch_size, num_timesteps=1000) for cell in cells]
+    objective = base.family.objective(base, config.training, denoiser.device)
+    draws = [draw_step(cell, objective, seed=0, step=0, batch_size=batch_size) for cell in cells]
     losses = pack_losses(
-        AdaptedUNet(unet, pack),
-        assemble_batch(cells, draws, unet.device),
-        alphas_cumprod=torch.linspace(0.99, 0.01, 1000, device=unet.device),
-        prediction_type="epsilon",
+        AdaptedDenoiser(denoiser, pack, base.family.predict),
+        assemble_batch(cells, draws, denoiser.device),
+        objective=objective,
         prior_weights=torch.full((pack_size,), config.training.prior_weight),
     )
     sum(losses).sum().backward()
     optimizer.step()
 
 
-def random_cell(config: TrainConfig, base: Base, unet: nn.Module, *, num_tokens: int = 77) -> CellData:
+def random_cell(config: TrainConfig, base: Base, device: torch.device) -> CellData:
     """Returns inputs of the right size and no meaning: memory and speed do not depend on the images."""
-    shape = (unet.config.in_channels, base.latent_side, base.latent_side)
-    mean, std = torch.randn(2, 5, *shape, device=unet.device)
-    photos = LatentStats(mean=mean, std=std.abs() * 0.1)
-    caption = torch.randn(num_tokens, unet.config.cross_attention_dim, device=unet.device)
-    cell = CellData(photos=photos, instance_embedding=caption, class_images=None, class_embedding=None)
-    return replace(cell, class_images=photos, class_embedding=caption) if config.training.prior_weight else cell
+    mean, std = torch.randn(2, 5, base.latent_channels, base.latent_side, base.latent_side, device=device)
+    photos = LatentStats(mean=mean, std=std.abs() * 0.1, sizes=square_sizes(base.size_px, 5).to(device))
+    caption = random_condition(base, device)
+    cell = CellData(photos=photos, captions=(caption,), class_images=None, class_caption=None)
+    return replace(cell, class_images=photos, class_caption=caption) if config.training.prior_weight else cell
+
+
+def random_condition(base: Base, device: torch.device) -> Condition:
+    """Returns a prompt of the longest kind without meaning: a tensor without axes says how many tokens count, all."""
+    shapes = base.family.condition_shapes(base)
+    return {
+        name: torch.randn(shape, device=device) if shape else torch.tensor(base.num_text_tokens, device=device)
+        for name, shape in shapes.items()
+    }

@@ -12,7 +12,7 @@ from torch import nn
 
 from delora_sd.adapters.attach import Attached, is_packable
 from delora_sd.adapters.lowrank.pack import detach
-from delora_sd.diffusion.parts import load_unet, load_vae
+from delora_sd.diffusion.parts import load_denoiser, load_vae
 from delora_sd.generation.requests import SamplingSettings
 from delora_sd.generation.sampler import Sampler, sample_images
 from delora_sd.training.before.plan import Plan
@@ -30,29 +30,29 @@ _CAPTION = "the subject's caption"
 
 
 def measure_exports(
-    plan: Plan, unet: nn.Module, pack: Attached, exports: Mapping[Member, Sequence[Path]]
+    plan: Plan, denoiser: nn.Module, pack: Attached, exports: Mapping[Member, Sequence[Path]]
 ) -> dict[Member, dict[str, float | None]]:
     """Returns, per member, {file: how far its image is from the trained adapter's, mean in steps of 1/255}.
 
     None: diffusers could not load it. Warns of that, and of every difference that can be seen. {}: nothing exported, or
-    a quantised base, whose rounding would be measured instead. Afterwards the UNet is without our layers.
+    a quantised base, whose rounding would be measured instead. Afterwards the denoiser is without our layers.
     """
     if not any(exports.values()) or plan.model.quantization != "none":
         return {member: {} for member in exports}
     vae = load_vae(plan.base, device=plan.accelerator.device, dtype=plan.dtype)
-    samplers = {member: _sampler(plan, unet, vae, member.data) for member in exports}
+    samplers = {member: _sampler(plan, denoiser, vae, member.data) for member in exports}
     ours = {}
     for member, sampler in samplers.items():
         with pack.only(member.position):
             ours[member] = _draw(sampler)
-    plain = _plain_unet(plan, unet)
+    plain = _plain_denoiser(plan, denoiser)
     return {
-        member: {file.name: _measure(replace(samplers[member], unet=plain), file, ours[member]) for file in files}
+        member: {file.name: _measure(replace(samplers[member], denoiser=plain), file, ours[member]) for file in files}
         for member, files in exports.items()
     }
 
 
-def _sampler(plan: Plan, unet: nn.Module, vae: nn.Module, data: CellData) -> Sampler:
+def _sampler(plan: Plan, denoiser: nn.Module, vae: nn.Module, data: CellData) -> Sampler:
     sampling = SamplingSettings(
         num_inference_steps=NUM_INFERENCE_STEPS,
         guidance=1.0,  # the caption alone; the negative prompt is not read
@@ -60,20 +60,20 @@ def _sampler(plan: Plan, unet: nn.Module, vae: nn.Module, data: CellData) -> Sam
         size_px=plan.size_px,
     )
     return Sampler(
-        unet=unet,
+        base=plan.base,
+        denoiser=denoiser,
         vae=vae,
-        schedule=plan.base.schedule,
-        embeddings={_CAPTION: data.instance_embedding},
+        conditions={_CAPTION: data.captions[0]},
         sampling=sampling,
     )
 
 
-def _plain_unet(plan: Plan, unet: nn.Module) -> nn.Module:
-    """The UNet in memory where our layers come out again; PEFT's do not, and a compiled UNet would be compiled anew."""
+def _plain_denoiser(plan: Plan, denoiser: nn.Module) -> nn.Module:
+    """The one in memory where our layers come out again; PEFT's do not, and a compiled one would be compiled anew."""
     if plan.training.compile or not is_packable(plan.members[0].config.adapter.method):
-        return load_unet(plan.base, device=plan.accelerator.device, dtype=plan.dtype)
-    detach(unet)
-    return unet
+        return load_denoiser(plan.base, device=plan.accelerator.device, dtype=plan.dtype)
+    detach(denoiser)
+    return denoiser
 
 
 def _measure(sampler: Sampler, file: Path, ours: np.ndarray) -> float | None:
@@ -96,20 +96,10 @@ def _measure(sampler: Sampler, file: Path, ours: np.ndarray) -> float | None:
 
 @contextmanager
 def _loaded_by_diffusers(sampler: Sampler, file: Path) -> Iterator[None]:
-    """Inside, the UNet is as a user of diffusers has it."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    """Inside, the denoiser is as a user of diffusers has it."""
     from diffusers.utils import logging
 
-    pipeline = StableDiffusionPipeline(
-        unet=sampler.unet,
-        vae=sampler.vae,
-        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),  # not used: the pipeline only loads
-        text_encoder=None,
-        tokenizer=None,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = sampler.base.family.lora_pipeline(sampler.denoiser, sampler.vae)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would remark that the text encoder has no LoRA
     try:

@@ -9,7 +9,7 @@ import torch
 
 from delora_sd import __version__
 from delora_sd.data.subjects import Subject
-from delora_sd.diffusion.bases import Base
+from delora_sd.diffusion.families.family import Base
 from delora_sd.files.contents import hash_file
 from delora_sd.files.run_folder import FORMAT_VERSION
 from delora_sd.files.versions import package_version

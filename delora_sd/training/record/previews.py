@@ -1,4 +1,4 @@
-"""Preview images of an adapter while it trains: the UNet in memory, that adapter alone, a VAE while it is needed."""
+"""Preview images of an adapter while it trains: the denoiser in memory, that adapter alone, a VAE when needed."""
 
 from collections.abc import Callable
 
@@ -7,10 +7,11 @@ from torch import nn
 
 from delora_sd.adapters.attach import Attached
 from delora_sd.data.prompts import render_prompt
+from delora_sd.diffusion.cache import embed_texts
 from delora_sd.diffusion.parts import load_vae
 from delora_sd.generation.images import write_image
 from delora_sd.generation.requests import SamplingSettings, slug
-from delora_sd.generation.sampler import Sampler, embed_texts, sample_images
+from delora_sd.generation.sampler import Sampler, sample_images
 from delora_sd.training.before.plan import Plan
 from delora_sd.training.loop.member import Member
 
@@ -18,21 +19,22 @@ PREVIEW_SEED = 0
 """The same noise at every step, so that previews show the training and not the dice."""
 
 
-def preview_renderer(plan: Plan, unet: nn.Module, pack: Attached) -> Callable[[Member, int], None]:
+def preview_renderer(plan: Plan, denoiser: nn.Module, pack: Attached) -> Callable[[Member, int], None]:
     """Returns (member, step) -> writes `previews/step-NNNNNN-NN-slug.png`. Captions are embedded here, once."""
     device, dtype, base = plan.accelerator.device, plan.dtype, plan.base
     texts = {member: _preview_texts(member) for member in plan.members if member.config.preview.every}
-    embeddings = {}
+    conditions = {}
     if texts:
-        distinct = list(dict.fromkeys(text for own in texts.values() for text in own))
-        embeddings = embed_texts(base, distinct, _sampling(plan.members[0], plan.size_px), device=device, dtype=dtype)
+        every = [text for own in texts.values() for text in own]
+        negative = _sampling(plan.members[0], plan.size_px).negative_prompt
+        conditions = embed_texts(base, [*every, negative], device=device, dtype=dtype)
 
     def render(member: Member, step: int) -> None:
         sampler = Sampler(
-            unet=unet,
+            base=base,
+            denoiser=denoiser,
             vae=load_vae(base, device=device, dtype=dtype),
-            schedule=base.schedule,
-            embeddings=embeddings,
+            conditions=conditions,
             sampling=_sampling(member, plan.size_px),
         )
         own = texts[member]

@@ -72,10 +72,11 @@ def test_every_spelling_is_read(tmp_path, down_key, up_key, block):
 def test_the_names_of_stabilitys_code_are_those_that_diffusers_converts():
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-    from delora_sd.diffusion.parts import find_base, load_unet
+    from delora_sd.diffusion.bases import find_base
+    from delora_sd.diffusion.parts import load_denoiser
     from delora_sd.settings import ModelConfig
 
-    unet = load_unet(find_base(ModelConfig(base="sd15-architecture")), device="meta", dtype=torch.float32)
+    unet = load_denoiser(find_base(ModelConfig(base="sd15-architecture")), device="meta", dtype=torch.float32)
     layers = {name: module for name, module in unet.named_modules() if isinstance(module, ADAPTABLE)}
     theirs = dict(zip(range(len(layers)), layers, strict=True))
     original = {name: original_name(name, 2, {"1", "2", "3"}) for name in layers}

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from delora_sd.diffusion.cache import encode_prompts
-from delora_sd.diffusion.parts import load_text_encoder
+from delora_sd.diffusion.text.clip import encode_prompts, load_text_encoder
 from delora_sd.errors import UserError
 from delora_sd.settings import DataConfig, ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training import recipe
@@ -34,11 +33,12 @@ def test_every_sample_is_conditioned_on_the_caption_of_its_photo(config: TrainCo
     plan = make_plan([recipe.resolve_places(config)])
     prepare_data(plan)
     data = plan.members[0].data
-    draw = draw_step(data, seed=0, step=0, batch_size=4, num_timesteps=10)
+    objective = plan.base.family.objective(plan.base, config.training, torch.device("cpu"))
+    draw = draw_step(data, objective, seed=0, step=0, batch_size=4)
     batch = assemble_batch([data], [draw], torch.device("cpu"))
     tokenizer, encoder = load_text_encoder(plan.base, device=torch.device("cpu"), dtype=torch.float32)
     expected = encode_prompts([f"qwe dog with {number} hats" for number in draw.photos.tolist()], tokenizer, encoder)
-    torch.testing.assert_close(batch.embeddings, expected)
+    torch.testing.assert_close(batch.conditions["tokens"], expected)
     assert not torch.equal(expected[0], expected[1])
 
 

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from delora_sd.diffusion.cache import LatentStats
+from delora_sd.diffusion.noise.objective import Ddpm
 from delora_sd.training.loop.batches import assemble_batch, draw_step, part_of_draw
 from delora_sd.training.loop.member import CellData
+
+DDPM = Ddpm(alphas_cumprod=torch.linspace(0.99, 0.01, 1000), prediction_type="epsilon")
 
 
 def make_cell(num_photos: int, num_class_images: int = 0) -> CellData:
@@ -15,14 +18,14 @@ def make_cell(num_photos: int, num_class_images: int = 0) -> CellData:
 
     return CellData(
         photos=stats(num_photos),
-        instance_embedding=torch.zeros(3, 5),
+        captions=({"tokens": torch.zeros(3, 5)},),
         class_images=stats(num_class_images) if num_class_images else None,
-        class_embedding=torch.ones(3, 5) if num_class_images else None,
+        class_caption={"tokens": torch.ones(3, 5)} if num_class_images else None,
     )
 
 
 def draw(cell: CellData, step: int, batch_size: int = 2, seed: int = 7):
-    return draw_step(cell, seed=seed, step=step, batch_size=batch_size, num_timesteps=1000)
+    return draw_step(cell, DDPM, seed=seed, step=step, batch_size=batch_size)
 
 
 def test_every_epoch_shows_every_photo_once():
@@ -43,7 +46,7 @@ def test_photo_order_does_not_depend_on_the_batch_size():
 def test_a_step_can_be_drawn_without_the_steps_before_it():
     cell = make_cell(4, 6)
     first, again = draw(cell, 123), draw(cell, 123)
-    assert torch.equal(first.noise, again.noise) and torch.equal(first.timesteps, again.timesteps)
+    assert torch.equal(first.noise, again.noise) and torch.equal(first.times, again.times)
     assert not torch.equal(first.noise, draw(cell, 124).noise)
     assert not torch.equal(first.noise, draw(cell, 123, seed=8).noise)
 
@@ -64,23 +67,23 @@ def test_shares_of_a_batch_are_the_batch(num_class_images: int):
     order = [0, 1, 4, 5, 2, 3, 6, 7] if num_class_images else [0, 1, 2, 3]
     assert torch.equal(torch.cat([b.latents for b in batches]), expected.latents[order])
     assert torch.equal(torch.cat([b.noise for b in batches]), expected.noise[order])
-    assert torch.equal(torch.cat([b.embeddings for b in batches]), expected.embeddings[order])
+    assert torch.equal(torch.cat([b.conditions["tokens"] for b in batches]), expected.conditions["tokens"][order])
 
 
 def test_samples_come_adapter_major_with_instance_before_class_images():
     cells = [make_cell(4, 6), make_cell(5, 3)]
     batch = assemble_batch(cells, [draw(cell, 0) for cell in cells], torch.device("cpu"))
     assert batch.latents.shape == (8, 4, 2, 2)
-    assert batch.embeddings[:, 0, 0].tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+    assert batch.conditions["tokens"][:, 0, 0].tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
 
 
 def test_latents_are_sampled_anew_with_the_cached_spread():
     mean, std = torch.full((1, 4, 2, 2), 3.0), torch.full((1, 4, 2, 2), 0.5)
     cell = CellData(
         photos=LatentStats(mean=mean, std=std),
-        instance_embedding=torch.zeros(3, 5),
+        captions=({"tokens": torch.zeros(3, 5)},),
         class_images=None,
-        class_embedding=None,
+        class_caption=None,
     )
     samples = torch.cat(
         [assemble_batch([cell], [draw(cell, step)], torch.device("cpu")).latents for step in range(400)]

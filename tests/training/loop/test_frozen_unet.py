@@ -10,12 +10,12 @@ from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.quantization import is_quantized
 from delora_sd.files.run_folder import read_lines
 from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, TrainConfig, TrainingConfig
-from delora_sd.training.loop.objective import load_training_unet
+from delora_sd.training.loop.objective import load_training_denoiser
 from delora_sd.training.recipe import train_pack
 
 
 def _load(model: ModelConfig, training: TrainingConfig):
-    return load_training_unet(find_base(model), model, training, device=torch.device("cpu"), dtype=torch.float32)
+    return load_training_denoiser(find_base(model), model, training, device=torch.device("cpu"), dtype=torch.float32)
 
 
 def test_weights_of_convolutions_are_channels_last(tiny_sd):

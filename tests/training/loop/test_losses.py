@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from delora_sd.diffusion.noise.objective import Ddpm
 from delora_sd.training.loop.batches import Batch
 from delora_sd.training.loop.objective import pack_losses
 
@@ -15,20 +16,21 @@ def make_batch(num_samples: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, num_samples, 4, 3, 5, generator=generator)
     timesteps = torch.randint(0, 100, (num_samples,), generator=generator)
-    return Batch(latents=latents, noise=noise, timesteps=timesteps, embeddings=torch.zeros(num_samples, 2, 3))
+    conditions = {"tokens": torch.zeros(num_samples, 2, 3)}
+    return Batch(latents=latents, noise=noise, times=timesteps, conditions=conditions)
 
 
 class HalfOfWhatItSees(torch.nn.Module):
-    """Stands in for the UNet."""
+    """Stands in for the denoiser."""
 
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, times: torch.Tensor, conditions: dict) -> torch.Tensor:
         return noisy / 2
 
 
 def naive_losses(batch: Batch) -> list[float]:
     """One per sample: the mean squared error of the noise (Ho et al. 2020, Eq. 14)."""
     losses = []
-    for latent, noise, timestep in zip(batch.latents, batch.noise, batch.timesteps, strict=True):
+    for latent, noise, timestep in zip(batch.latents, batch.noise, batch.times, strict=True):
         noisy = ALPHAS[timestep].sqrt() * latent + (1 - ALPHAS[timestep]).sqrt() * noise
         losses.append((noisy / 2 - noise).square().mean().item())
     return losses
@@ -36,9 +38,8 @@ def naive_losses(batch: Batch) -> list[float]:
 
 def losses_of(batch: Batch, prior_weights: list[float]) -> tuple[list[float], list[float]]:
     weights = torch.tensor(prior_weights)
-    found = pack_losses(
-        HalfOfWhatItSees(), batch, alphas_cumprod=ALPHAS, prediction_type="epsilon", prior_weights=weights
-    )
+    objective = Ddpm(alphas_cumprod=ALPHAS, prediction_type="epsilon")
+    found = pack_losses(HalfOfWhatItSees(), batch, objective=objective, prior_weights=weights)
     return found[0].tolist(), found[1].tolist()
 
 
@@ -56,7 +57,7 @@ def test_weights_scale_the_squared_error_of_each_place_and_the_mean_is_over_all_
     weights = torch.rand(4, 1, 3, 5, generator=torch.Generator().manual_seed(1))
     instance, prior = losses_of(replace(batch, weights=weights), [2.0])
     each = []
-    for latent, noise, timestep, weight in zip(batch.latents, batch.noise, batch.timesteps, weights[:, 0], strict=True):
+    for latent, noise, timestep, weight in zip(batch.latents, batch.noise, batch.times, weights[:, 0], strict=True):
         noisy = ALPHAS[timestep].sqrt() * latent + (1 - ALPHAS[timestep]).sqrt() * noise
         each.append(sum((weight * (noisy / 2 - noise)[channel] ** 2).sum().item() for channel in range(4)) / (4 * 15))
     assert instance == pytest.approx([(each[0] + each[1]) / 2], rel=1e-5)

@@ -16,12 +16,14 @@ from diffusers import UNet2DConditionModel
 from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.cache import LatentStats
+from delora_sd.diffusion.families.sd import SD
+from delora_sd.diffusion.noise.objective import Ddpm
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import AdapterConfig, OptimizerConfig, TrainConfig, TrainingConfig
 from delora_sd.training.loop import loop
 from delora_sd.training.loop.loop import Session, run_loop
 from delora_sd.training.loop.member import CellData, Member
-from delora_sd.training.loop.objective import AdaptedUNet
+from delora_sd.training.loop.objective import AdaptedDenoiser
 from delora_sd.training.loop.optimization import build_optimizer
 
 SUBJECTS = 3
@@ -78,9 +80,9 @@ def make_cell(subject: int, *, has_class_images: bool) -> CellData:
     embeddings = torch.randn(2, 5, 16, generator=generator)
     return CellData(
         photos=stats(4 + subject),
-        instance_embedding=embeddings[0],
+        captions=({"tokens": embeddings[0]},),
         class_images=stats(6) if has_class_images else None,
-        class_embedding=embeddings[1] if has_class_images else None,
+        class_caption={"tokens": embeddings[1]} if has_class_images else None,
     )
 
 
@@ -112,11 +114,10 @@ def train_together(configs: list[TrainConfig], cells: list[CellData], *, spoil=N
         members.append(member)
     session = Session(
         accelerator=Accelerator(cpu=True),
-        model=AdaptedUNet(unet, pack),
+        model=AdaptedDenoiser(unet, pack, SD.predict),
         members=members,
         optimizer=build_optimizer([(each.adapter, each.config.optimizer) for each in members], torch.device("cpu")),
-        alphas_cumprod=torch.linspace(0.99, 0.01, 100),
-        prediction_type="epsilon",
+        objective=Ddpm(alphas_cumprod=torch.linspace(0.99, 0.01, 100), prediction_type="epsilon"),
     )
     recorder = Recorder()
     run_loop(session, recorder, start_step=0)
@@ -158,7 +159,7 @@ def test_a_pack_with_and_without_masks_and_captions_equals_single_runs(prior_wei
     weights = torch.rand(len(cells[1].photos.mean), 1, 8, 8, generator=torch.Generator().manual_seed(5))
     ones = torch.ones(len(cells[2].photos.mean), 1, 8, 8)
     captions = torch.randn(len(cells[0].photos.mean), 5, 16, generator=torch.Generator().manual_seed(6))
-    captioned = replace(cells[0], photo_embeddings=captions)
+    captioned = replace(cells[0], captions=tuple({"tokens": caption} for caption in captions))
     masked = [captioned, replace(cells[1], photo_weights=weights), replace(cells[2], photo_weights=ones)]
     together, losses, _ = train_together(configs, masked)
     for subject in range(SUBJECTS):
@@ -228,7 +229,8 @@ def test_gradient_checkpointing_gives_the_same_gradients():
             torch.randn(2, 4, 8, 8, generator=generator),
             torch.randn(2, 5, 16, generator=generator),
         )
-        AdaptedUNet(unet, pack)(latents, torch.tensor([3, 50]), embeddings).square().mean().backward()
+        model = AdaptedDenoiser(unet, pack, SD.predict)
+        model(latents, torch.tensor([3, 50]), {"tokens": embeddings}).square().mean().backward()
         gradients.append([parameter.grad for parameter in pack.parameters()])
     largest = max(gradient.abs().max().item() for gradient in gradients[0])
     for ours, theirs in zip(*gradients, strict=True):

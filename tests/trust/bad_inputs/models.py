@@ -168,8 +168,8 @@ REFUSED = (
     ),
     Case(
         name="another kind of model",
-        command=base(lambda folder: edit_json(folder / "unet/config.json", addition_embed_type="text_time")),
-        says=("model.base=", "not a Stable Diffusion 1.x or 2.x"),
+        command=base(lambda folder: edit_json(folder / "unet/config.json", addition_embed_type="text_image")),
+        says=("model.base=", "its family is not known", "SDXL"),
     ),
     Case(
         name="an unknown hub id while offline",

@@ -92,7 +92,8 @@ def plain_lora_of(
 
 def load_base_unet(adapter: Path, model: ModelConfig | None, *, is_named: bool) -> nn.Module:
     """Returns the frozen UNet an adapter belongs to, fp32 on the CPU; one that nobody named must be as in training."""
-    from delora_sd.diffusion.parts import find_base, load_unet
+    from delora_sd.diffusion.bases import find_base
+    from delora_sd.diffusion.parts import load_denoiser
 
     if model is None:
         raise UserError(
@@ -102,14 +103,15 @@ def load_base_unet(adapter: Path, model: ModelConfig | None, *, is_named: bool) 
     base = find_base(model)
     if not is_named:
         check_base_of(adapter, base)
-    return load_unet(base, device="cpu", dtype=torch.float32)
+    return load_denoiser(base, device="cpu", dtype=torch.float32)
 
 
 def _architecture(model: ModelConfig | None) -> nn.Module:
     """The layers' names without their weights; where nobody names a base, those of Stable Diffusion."""
-    from delora_sd.diffusion.parts import find_base, load_unet
+    from delora_sd.diffusion.bases import find_base
+    from delora_sd.diffusion.parts import load_denoiser
 
-    return load_unet(find_base(model or ModelConfig(base="sd15-architecture")), device="meta", dtype=torch.float32)
+    return load_denoiser(find_base(model or ModelConfig(base="sd15-architecture")), device="meta", dtype=torch.float32)
 
 
 def _adaptable(unet: nn.Module) -> list[str]:

@@ -16,7 +16,8 @@ from delora_sd.files.tensors import read_tensors, write_tensors
 from delora_sd.settings import MergeConfig
 
 INDEX_FILE = "model_index.json"
-_COPIED = ("vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor")
+_NOT_OURS = ("scheduler", "feature_extractor")
+"""Parts of no family that a pipeline has."""
 _DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -28,7 +29,8 @@ def merge_checkpoint(config: MergeConfig) -> None:
     """
     from rich.console import Console
 
-    from delora_sd.diffusion.parts import find_base, load_unet
+    from delora_sd.diffusion.bases import find_base
+    from delora_sd.diffusion.parts import load_denoiser
 
     check_strength("strength", config.strength)
     if not (config.run and config.output):
@@ -47,23 +49,24 @@ def merge_checkpoint(config: MergeConfig) -> None:
     if base.folder is None:
         raise UserError(f"{base.name} has random weights and no files; there is nothing to merge into")
     dtype = _DTYPES[config.precision]
-    unet = load_unet(base, device="cpu", dtype=torch.float32)
-    with merged_adapters(unet, {adapter: config.strength}):
-        nn.Module.to(unet, dtype)  # diffusers' own `to` logs a warning about nothing
+    denoiser, family = load_denoiser(base, device="cpu", dtype=torch.float32), base.family
+    copied = [part for part in (*family.weight_files, *family.tokenizers, *_NOT_OURS) if part != family.denoiser]
+    with merged_adapters(denoiser, {adapter: config.strength}):
+        nn.Module.to(denoiser, dtype)  # diffusers' own `to` logs a warning about nothing
 
         def write(folder: Path) -> None:
-            unet.save_pretrained(folder / "unet", safe_serialization=True)
-            _copy_other_parts(base.folder, folder, dtype)
+            denoiser.save_pretrained(folder / family.denoiser, safe_serialization=True)
+            _copy_other_parts(base.folder, folder, dtype, copied)
 
         write_folder(output, write)
     said = f"{output}: {base.name} with {adapter} at strength {config.strength:g}, {config.precision}"
     Console(markup=False, emoji=False).print(said, soft_wrap=True)
 
 
-def _copy_other_parts(source: Path, folder: Path, dtype: torch.dtype) -> None:
-    """Copies what the pipeline needs beside the UNet, its weights cast; the safety checker stays with the base."""
+def _copy_other_parts(source: Path, folder: Path, dtype: torch.dtype, parts: list[str]) -> None:
+    """Copies what the pipeline needs beside the denoiser, its weights cast; the safety checker stays with the base."""
     index = read_json(source / INDEX_FILE)
-    for part in _COPIED:
+    for part in parts:
         if (source / part).is_dir():
             _copy_part(source / part, folder / part, dtype)
         elif part in index:

@@ -23,6 +23,7 @@ from delora_sd.adapters.exchange.plain_lora.key_names import (
 )
 from delora_sd.adapters.peft.layout import PREFIX as PEFT_PREFIX
 from delora_sd.adapters.peft.lora_config import beyond_plain_lora, declared_alpha
+from delora_sd.diffusion.families.table import FAMILIES
 from delora_sd.errors import UserError
 from delora_sd.files.tensors import read_tensors
 
@@ -143,7 +144,8 @@ def _declared(metadata: dict[str, str], path: Path) -> dict[str, Any] | None:
         return {"alpha_pattern": {f"^{re.escape(layer)}$": spec["alpha"] for layer, spec in layers.items()}}
     if not isinstance(declared, dict):
         return None
-    ours = {key.removeprefix("unet."): value for key, value in declared.items() if key.startswith("unet.")}
+    parts = tuple(f"{family.denoiser}." for family in FAMILIES.values())
+    ours = {key.partition(".")[2]: value for key, value in declared.items() if key.startswith(parts)}
     config = ours or {key: value for key, value in declared.items() if "." not in key}
     if more := beyond_plain_lora({key: value for key, value in config.items() if key != "lora_bias"}):
         raise UserError(

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from delora_sd.adapters.exchange.plain_lora.key_names import KOHYA_PREFIX
 from delora_sd.adapters.exchange.plain_lora.reading import PlainLayer
 from delora_sd.adapters.peft import layout as peft_layout
+from delora_sd.diffusion.families.family import Family, Shapes
+from delora_sd.diffusion.families.table import family_of_layers
 from delora_sd.files.run_folder import write_folder, write_json
 from delora_sd.files.tensors import header_bytes, stored_order, tensor_bytes, write_tensors
 
@@ -54,9 +55,9 @@ def write_layout(path: Path, layers: PlainLayers, provenance: Provenance, *, lay
 
 def write_kohya(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance: Provenance) -> None:
     """Writes `lora_unet_<layer with _>.lora_down/.lora_up.weight` and `.alpha`: ComfyUI, A1111, Forge, diffusers."""
-    tensors, alpha = {}, kohya_alpha(layers)
+    tensors, alpha, family = {}, kohya_alpha(layers), family_of_layers(_shapes(layers))
     for layer, factors in layers.items():
-        key = KOHYA_PREFIX + layer.replace(".", "_")
+        key = family.export.kohya_key(layer)
         share = math.sqrt(factors.down.shape[0] / alpha)  # readers multiply by alpha / rank
         scaled = PlainLayer(down=factors.down * share, up=factors.up * share)
         tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"] = _weights(scaled, dtype)
@@ -72,14 +73,14 @@ def kohya_alpha(layers: PlainLayers) -> int:
 
 
 def write_diffusers(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance: Provenance) -> None:
-    """Writes `unet.<layer>.lora_A/.lora_B.weight` with the LoraConfig in the header: pipe.load_lora_weights."""
-    tensors = {}
+    """Writes `<denoiser>.<layer>.lora_A/.lora_B.weight` with the LoraConfig in the header: pipe.load_lora_weights."""
+    tensors, part = {}, family_of_layers(_shapes(layers)).denoiser
     for layer, factors in layers.items():
-        tensors |= _peft_tensors(f"unet.{layer}", factors, dtype)
+        tensors |= _peft_tensors(f"{part}.{layer}", factors, dtype)
     config = _lora_config(layers, provenance.base)
     # diffusers hands these to LoraConfig(**...): nothing else may be in it.
     kept = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora")
-    declared = {f"unet.{key}": config[key] for key in kept}
+    declared = {f"{part}.{key}": config[key] for key in kept}
     metadata = file_metadata(layers, tensors, provenance)
     write_tensors(path, tensors, metadata | {"lora_adapter_metadata": json.dumps(declared, sort_keys=True)})
 
@@ -124,24 +125,27 @@ def _lora_config(layers: PlainLayers, base: str) -> dict[str, Any]:
 
 def file_metadata(layers: PlainLayers, tensors: dict[str, Tensor], provenance: Provenance) -> dict[str, str]:
     """Returns the header's strings: ModelSpec, kohya's `ss_*` and hashes, and ours."""
-    is_sd2 = any(layer.endswith("attn2.to_k") and f.down.shape[1] == 1024 for layer, f in layers.items())
-    training = _network_metadata(layers, is_sd2, provenance) | provenance.training
+    shapes = _shapes(layers)
+    family = family_of_layers(shapes)
+    training = _network_metadata(layers, family, provenance) | provenance.training
     digest, legacy = _hashes(tensors, training)
     return (
         {"format": "pt", "sshs_model_hash": digest, "sshs_legacy_hash": legacy}
-        | _model_spec(provenance, is_sd2, digest)
+        | _model_spec(provenance, family.export.modelspec(shapes, provenance.is_v_prediction), digest)
         | training
         | {f"delora.{key}": value for key, value in provenance.lineage.items()}
     )
 
 
-def _model_spec(provenance: Provenance, is_sd2: bool, digest: str) -> dict[str, str]:
-    family = "stable-diffusion-v1"
-    if is_sd2:
-        family = "stable-diffusion-v2-768-v" if provenance.is_v_prediction else "stable-diffusion-v2-512"
+def _shapes(layers: PlainLayers) -> Shapes:
+    """The weights' that the factors add up to."""
+    return {layer: (factors.up.shape[0], *factors.down.shape[1:]) for layer, factors in layers.items()}
+
+
+def _model_spec(provenance: Provenance, architecture: str, digest: str) -> dict[str, str]:
     spec = {
         "sai_model_spec": MODEL_SPEC_VERSION,
-        "architecture": f"{family}/lora",
+        "architecture": f"{architecture}/lora",
         "implementation": "diffusers",
         "title": provenance.title,
         "date": provenance.date,
@@ -154,12 +158,12 @@ def _model_spec(provenance: Provenance, is_sd2: bool, digest: str) -> dict[str, 
     return {f"modelspec.{key}": value for key, value in spec.items() if value}
 
 
-def _network_metadata(layers: PlainLayers, is_sd2: bool, provenance: Provenance) -> dict[str, str]:
+def _network_metadata(layers: PlainLayers, family: Family, provenance: Provenance) -> dict[str, str]:
     ranks = {factors.down.shape[0] for factors in layers.values()}
-    version = ("sd_v2" if is_sd2 else "sd_v1") + ("_v" if provenance.is_v_prediction else "")
+    version = family.export.kohya_version(_shapes(layers), provenance.is_v_prediction)
     return {
         "ss_base_model_version": version,
-        "ss_v2": str(is_sd2),
+        "ss_v2": str(version.startswith("sd_v2")),
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(min(ranks)) if len(ranks) == 1 else "Dynamic",
         "ss_network_alpha": str(kohya_alpha(layers)),

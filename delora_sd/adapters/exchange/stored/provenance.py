@@ -9,7 +9,7 @@ from typing import Any
 from delora_sd.adapters.attach import default_learning_rate
 from delora_sd.adapters.exchange.plain_lora.writing import Provenance
 from delora_sd.config.deciding import read_run_settings
-from delora_sd.diffusion.bases import Base
+from delora_sd.diffusion.families.family import Base
 from delora_sd.files.contents import check_base
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.files.tensors import read_tensors

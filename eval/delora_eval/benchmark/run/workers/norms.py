@@ -19,11 +19,12 @@ def write_weight_norms(config: BenchmarkConfig, folder: BenchmarkFolder) -> None
         return
     import torch
 
-    from delora_sd.diffusion.parts import find_base, load_unet
+    from delora_sd.diffusion.bases import find_base
+    from delora_sd.diffusion.parts import load_denoiser
 
     train = with_settings(TrainConfig(), dotted(config.train, where="train"), source="train")
     base = find_base(train.model)
-    unet = load_unet(base, device=torch.device("cpu"), dtype=torch.float32)
+    unet = load_denoiser(base, device=torch.device("cpu"), dtype=torch.float32)
     layers = ((name, module.weight) for name, module in unet.named_modules() if _projection(name))
     write_json(folder.norms, {"base": base.name} | mean_norms(layers))
 

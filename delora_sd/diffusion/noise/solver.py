@@ -4,8 +4,9 @@ import itertools
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from delora_sd.diffusion.noise_schedule import NoiseSchedule
+from delora_sd.diffusion.noise.schedule import NoiseSchedule
 from delora_sd.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
 LOWEST_LOG_SNR = -5.1
 """Where a model that predicts the noise starts, at the latest: lambda = log(alpha / sigma). Below, dividing by alpha
 blows its errors up a thousand times (cosine schedules, zero-SNR); Stable Diffusion's own schedule ends at -2.7."""
+
+
+class DpmSolver:
+    """A solver as drawing takes it."""
+
+    def __init__(self, schedule: NoiseSchedule, num_steps: int, *, device: torch.device | str):
+        self._scheduler = build_solver(schedule, num_steps, device=device)
+        self.times: Tensor = self._scheduler.timesteps
+
+    def step(self, prediction: Tensor, position: int, latents: Tensor) -> Tensor:
+        return self._scheduler.step(prediction, self.times[position], latents, return_dict=False)[0]
 
 
 def build_solver(

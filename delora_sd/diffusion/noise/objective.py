@@ -1,5 +1,6 @@
-"""The training objective of DDPM and its v-prediction form. Tensors in, tensors out; no model, no randomness."""
+"""The training objective of DDPM and its v-prediction form. Tensors in, tensors out; no model."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -7,6 +8,26 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ddpm:
+    """DDPM's loss at uniformly drawn whole timesteps (Ho et al. 2020, Algorithm 1)."""
+
+    alphas_cumprod: Float[Tensor, " steps"]
+    prediction_type: PredictionType
+
+    def draw_times(self, num: int, generator: torch.Generator) -> Int[Tensor, " num"]:
+        return torch.randint(0, len(self.alphas_cumprod), (num,), generator=generator)
+
+    def noisy(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        return noisy_latents(latents, noise, times, self.alphas_cumprod)
+
+    def target(self, latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+        return training_target(latents, noise, times, self.alphas_cumprod, self.prediction_type)
+
+    def weights(self, times: Tensor) -> None:
+        """Every timestep counts alike."""
 
 
 def noisy_latents(

@@ -1,0 +1,31 @@
+"""Every family of bases we know. A new one is a file beside this one and a row here."""
+
+from delora_sd.diffusion.families.family import Configs, Family, Shapes
+from delora_sd.diffusion.families.sd import SD
+from delora_sd.diffusion.families.sdxl import SDXL
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (SD, SDXL)}
+
+
+def family_of(configs: Configs) -> Family | None:
+    """Returns the family that a base with these configs belongs to; None: of none we know."""
+    return next((family for family in FAMILIES.values() if family.claims(configs)), None)
+
+
+def family_of_layers(shapes: Shapes) -> Family:
+    """Returns the family whose bases have layers of these names; Stable Diffusion's where nobody claims them."""
+    return next((family for family in FAMILIES.values() if family.export.claims_layers(shapes)), SD)
+
+
+def family_of_architecture(name: str) -> Family | None:
+    return next((family for family in FAMILIES.values() if name in family.architectures), None)
+
+
+def architectures() -> tuple[str, ...]:
+    """Returns every `model.base` of real sizes and random weights."""
+    return tuple(name for family in FAMILIES.values() for name in family.architectures)
+
+
+def titles() -> str:
+    """Returns the families as a message lists them."""
+    return ", ".join(family.title for family in FAMILIES.values())
