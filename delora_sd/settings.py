@@ -130,6 +130,8 @@ class OptimizerConfig:
     radians by which a step turns them, the same at every width and every step."""
     boundary_lr: float = 1e-3
     """Learning rate of DeLoRA's boundary (App. B: "we fixed the lambda scaling parameter to 1e-3")."""
+    magnitude_lr: float | None = None
+    """Learning rate of DoRA's magnitude (and that of `adapter.train_magnitude`); none: `lr`, as the DoRA paper's."""
     weight_decay: float = 1e-2
     """Decoupled weight decay of A and B (OFT scripts); the boundary is never decayed."""
     betas: tuple[float, float] = (0.9, 0.999)

@@ -29,6 +29,7 @@ FREE_WITHIN_A_PACK = (
     "adapter.boundary_pattern",
     "optimizer.lr",
     "optimizer.boundary_lr",
+    "optimizer.magnitude_lr",
     "optimizer.weight_decay",
     "optimizer.betas",
     "optimizer.eps",

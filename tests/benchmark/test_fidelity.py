@@ -1,13 +1,19 @@
-"""The fidelity page from six benchmarks with known scores: what it claims follows from the numbers."""
+"""The fidelity page from benchmarks with known scores: what it claims follows from the numbers."""
 
 import re
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from delora_eval.benchmark.folder import BenchmarkFolder, read_plan
 from delora_eval.fidelity import studies
+from delora_eval.fidelity.growth import place_of
+from delora_eval.fidelity.search import choose_on_frontier
+from delora_eval.fidelity.strength import STRENGTHS
 from delora_sd.config.load import read_yaml
+from delora_sd.files.run_folder import write_json
 
 from .fakes import dino_of, fake_stages
 
@@ -20,20 +26,30 @@ def page(tmp_path_factory) -> Path:
     places = ["--output", str(folder / "runs"), "--page", str(folder / "docs" / "FIDELITY.md")]
     studies.main(["subjects=[backpack]", "--studies", "search", *places], fake_stages)
     few = ["subjects=[candle, teapot]", "seeds=[0, 1]"]
-    studies.main([*few, "--studies", "rates", "long", "norm", "starts", "map", *places], fake_stages)
+    studies.main([*few, "--studies", "test", "rates", "long", "norm", "ladder", "starts", *places], fake_stages)
+    _pretend_strengths(folder / "runs", {"delora": 0.05, "lora": 0.0})
+    studies.main(["--page-only", *places])
     return folder / "docs" / "FIDELITY.md"
+
+
+def _pretend_strengths(runs: Path, gains: dict[str, float]) -> None:
+    """The scores of the strengths as if drawn: DeLoRA ahead of LoRA by the same gain for every subject."""
+    for cell in read_plan(BenchmarkFolder(runs / "test"))["test"]:
+        for strength in STRENGTHS:
+            totals = {"dino": 0.5 + gains.get(cell.method, 0), "context_accuracy": 0.9 - gains.get(cell.method, 0)}
+            write_json(runs / "strength" / f"{cell.id}-x{strength:g}" / "totals.json", totals)
 
 
 def test_every_claim_stands_with_its_verdict(page):
     text = page.read_text()
-    for number in ("Search", "C1", "C2", "C3", "C4", "C6", "C7", "Map"):
+    for number in ("Search", "C1", "C2", "C3", "C4", "C5", "C6", "C7", "C9"):
         assert f"| {number} | " in text and f"## {number}: " in text
     assert text.count("2 subjects") >= 1 and "2 seeds" in text
     assert "MINIATURE" in text.upper()
 
 
 def test_a_difference_is_the_paired_one_and_its_verdict_follows_its_interval(page):
-    study = read_yaml(studies.CONFIGS / "miniature_fidelity_rates.yaml")
+    study = read_yaml(studies.CONFIGS / "miniature_fidelity_test.yaml")
     steps = int(study["train"]["training"]["num_steps"])
 
     def mean(method: str, subject: str) -> float:
@@ -42,11 +58,41 @@ def test_a_difference_is_the_paired_one_and_its_verdict_follows_its_interval(pag
 
     expected = statistics.mean(mean("delora", subject) - mean("lora", subject) for subject in SUBJECTS)
     found = re.search(
-        r"DeLoRA ×1 − LoRA ×1: subject ([+-][0-9.]+) \[([+-][0-9.]+), ([+-][0-9.]+)\] \(([^)]+)\)", page.read_text()
+        r"DeLoRA − LoRA: subject ([+-][0-9.]+) \[([+-][0-9.]+), ([+-][0-9.]+)\] \(([^)]+)\)", page.read_text()
     )
     assert float(found[1]) == pytest.approx(expected, abs=6e-4)
     low, high = float(found[2]), float(found[3])
     assert found[4] == ("no difference shown" if low <= 0 <= high else "higher" if low > 0 else "lower")
+
+
+def test_the_rule_of_the_search_puts_the_floor_of_the_context_before_the_subject():
+    def row(subject: float, context: float) -> SimpleNamespace:
+        means = {"dino": subject, "context_accuracy": context}
+        return SimpleNamespace(
+            scores={name: SimpleNamespace(subjects=SimpleNamespace(mean=value)) for name, value in means.items()}
+        )
+
+    copies, good, timid = row(0.9, 0.80), row(0.7, 0.86), row(0.5, 0.99)
+    assert choose_on_frontier([copies, good, timid]) is good
+    assert choose_on_frontier([copies, row(0.95, 0.7)]) is copies, "none keeps the floor: the one nearest to it"
+
+
+def test_strength_compares_the_same_subjects_at_the_same_strength(page):
+    text = page.read_text()
+    assert "DeLoRA at strength 2 − LoRA: subject +0.050 [+0.050, +0.050] (higher), context -0.050" in text
+    assert "| C9 | " in text and "Holds here in part: 2 of 4 comparisons are higher, 2 lower" in text
+
+
+@pytest.mark.parametrize(
+    ("layer", "place"),
+    [
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", ("down 0", "attn1 q")),
+        ("mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0", ("mid", "attn2 out")),
+        ("up_blocks.1.resnets.0.conv1", None),
+    ],
+)
+def test_a_layer_is_placed_by_its_block_and_projection(layer: str, place):
+    assert place_of(layer) == place
 
 
 def test_every_image_of_the_page_exists(page):

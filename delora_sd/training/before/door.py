@@ -35,6 +35,7 @@ def check_config(config: TrainConfig) -> None:
     for key, value in {
         "optimizer.lr": 0.0 if optimizer.lr is None else optimizer.lr,
         "optimizer.boundary_lr": optimizer.boundary_lr,
+        "optimizer.magnitude_lr": 0.0 if optimizer.magnitude_lr is None else optimizer.magnitude_lr,
         "optimizer.weight_decay": optimizer.weight_decay,
         "optimizer.clip_norm": optimizer.clip_norm,
         "optimizer.warmup_steps": optimizer.warmup_steps,

@@ -35,18 +35,20 @@ def _keep_directions_of(adapters: list[Adapter], *_: object) -> None:
 
 
 def _parameter_groups(adapter: Trainable, settings: OptimizerConfig) -> list[dict]:
-    """Directions at `lr` with decay (angular ones need none), scales without, the boundary at its own rate."""
-    by_kind: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    """Directions at `lr` with decay (angular ones need none), scales without, boundary and magnitude at their rates."""
+    default = ANGULAR_RATE if settings.angular else default_learning_rate(adapter.config.method)
+    lr = default if settings.lr is None else settings.lr
+    own_rates = {"boundary": settings.boundary_lr, "magnitude": settings.magnitude_lr}
+    by_kind: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
     for name, parameter in adapter.parameters_by_name():
         decay = 0.0 if name in UNDECAYED or settings.angular else settings.weight_decay
-        by_kind.setdefault((name == "boundary", decay), []).append(parameter)
-    default = ANGULAR_RATE if settings.angular else default_learning_rate(adapter.config.method)
-    rates = {True: settings.boundary_lr, False: default if settings.lr is None else settings.lr}
+        own = own_rates.get(name)
+        by_kind.setdefault((name == "boundary", decay, lr if own is None else own), []).append(parameter)
     return [
         {
             "params": parameters,
-            "lr": rates[is_boundary],
-            "base_lr": rates[is_boundary],
+            "lr": rate,
+            "base_lr": rate,
             "is_boundary": is_boundary,
             "weight_decay": decay,
             "betas": tuple(settings.betas),
@@ -54,7 +56,7 @@ def _parameter_groups(adapter: Trainable, settings: OptimizerConfig) -> list[dic
             "adapter": adapter,
             "settings": settings,
         }
-        for (is_boundary, decay), parameters in by_kind.items()
+        for (is_boundary, decay, rate), parameters in by_kind.items()
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from delora_eval.benchmark.report.numbers.view import View
-from delora_eval.fidelity.claims import CLAIMS, Claim, Images
+from delora_eval.fidelity.claim import Claim, Images
 from delora_eval.pages.tables import render_markdown
 from delora_sd.data.photos import open_photo
 from delora_sd.files.run_folder import write_bytes, write_text
@@ -15,17 +15,26 @@ from delora_sd.files.run_folder import write_bytes, write_text
 TILE_PX, GAP_PX = 64, 3
 
 
-def write_page(views: dict[str, View], page: Path, images: Path, machine: str) -> None:
-    """Writes the page and its images; `views` maps a study's name to its finished benchmark."""
-    claims = [make(views[name]) for name, makes in CLAIMS.items() if name in views for make in makes]
-    lines = [*_head(views, claims, machine)]
-    for claim in claims:
-        lines += _section(claim, images, page.parent)
+Answer = tuple[View, Claim]
+"""A claim and the benchmark it was asked of."""
+
+
+def write_page(answers: Sequence[Answer], page: Path, images: Path, machine: str) -> None:
+    """Writes the page and its images, the claims in the order of their numbers."""
+    ordered = sorted(answers, key=lambda answer: _number(answer[1]))
+    lines = _head(ordered, machine)
+    for view, claim in ordered:
+        lines += _section(view, claim, images, page.parent)
     write_text(page, "\n".join(lines).rstrip() + "\n")
 
 
-def _head(views: dict[str, View], claims: Sequence[Claim], machine: str) -> list[str]:
-    view = next((view for name, view in views.items() if name != "search"), next(iter(views.values())))
+def _number(claim: Claim) -> int:
+    """The search, which is no claim, comes first."""
+    return int(claim.number[1:]) if claim.number[1:].isdigit() else 0
+
+
+def _head(answers: Sequence[Answer], machine: str) -> list[str]:
+    view = answers[-1][0]
     facts = view.manifests[0]
     versions = ", ".join(f"{name} {facts['versions'].get(name)}" for name in ("torch", "diffusers"))
     return [
@@ -34,25 +43,23 @@ def _head(views: dict[str, View], claims: Sequence[Claim], machine: str) -> list
         "**These numbers come from the bundled miniature world and its own judges, mini-DINO and mini-CLIP. They",
         "compare with each other and with nothing else; they are no DINO, no CLIP and no Stable Diffusion.**",
         "",
-        f"Every figure is over {len(view.subjects)} subjects the base model has never seen"
-        f" ({', '.join(view.subjects)}) and {len({cell.seed for cell in view.cells})} seeds, 25 prompts each;",
-        "settings were searched on three other subjects. Intervals are 95% bootstrap intervals over subjects, of means",
-        "over seeds; a difference is called one only when its paired interval leaves out 0, uncorrected for the number",
-        "of comparisons. *Subject* is mini-DINO (1: the same image, about 0: a stranger), *context* the share of",
-        "images whose own prompt mini-CLIP picks out of the list.",
-        f"Real photos of these subjects among themselves: {view.main.real['dino']:.3f}.",
+        "Settings were searched on subjects that no other study looks at, the same number for every method. Every",
+        "section says its subjects and seeds; the base model has seen none of them. Intervals are 95% bootstrap",
+        "intervals over subjects, of means over seeds; a difference is called one only when its paired interval leaves",
+        "out 0, uncorrected for the number of comparisons. *Subject* is mini-DINO (1: the same image, about 0: a",
+        "stranger), *context* the share of images whose own prompt mini-CLIP picks out of the list.",
         "",
         f"Made by `python -m delora_eval.fidelity` ({machine}; {versions}).",
         "",
         "| | Claim | On the miniature |",
         "| :-- | :-- | :-- |",
-        *(f"| {claim.number} | {claim.text} | {claim.verdict} |" for claim in claims),
+        *(f"| {claim.number} | {claim.text} | {claim.verdict} |" for _, claim in answers),
         "",
     ]
 
 
-def _section(claim: Claim, images: Path, folder: Path) -> list[str]:
-    lines = [f"## {claim.number}: {claim.text}", "", f"**{claim.verdict}.**", ""]
+def _section(view: View, claim: Claim, images: Path, folder: Path) -> list[str]:
+    lines = [f"## {claim.number}: {claim.text}", "", f"**{claim.verdict}.**", "", _asked_of(view), ""]
     lines += [*(f"- {finding}" for finding in claim.findings), *([""] if claim.findings else [])]
     for drawing in claim.drawings:
         file = images / f"fidelity_{claim.number.lower()}_{drawing.name}.png"
@@ -63,6 +70,14 @@ def _section(claim: Claim, images: Path, folder: Path) -> list[str]:
         write_bytes(file, _montage(shown))
         lines += [f"![{shown.caption.partition('.')[0]}]({file.relative_to(folder)})", "", f"*{shown.caption}*", ""]
     return [*lines, render_markdown(claim.table)]
+
+
+def _asked_of(view: View) -> str:
+    seeds = len({cell.seed for cell in view.cells})
+    return (
+        f"{len(view.subjects)} subjects ({', '.join(view.subjects)}), {seeds} {'seed' if seeds == 1 else 'seeds'}; "
+        f"their real photos among themselves {view.main.real['dino']:.3f}."
+    )
 
 
 def _montage(images: Images) -> bytes:

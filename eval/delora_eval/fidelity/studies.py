@@ -1,12 +1,13 @@
-"""Which of the paper's claims hold on the bundled miniature: six small benchmarks, then docs/FIDELITY.md.
+"""Which of the paper's claims hold on the bundled miniature: small benchmarks, then docs/FIDELITY.md.
 
     python -m delora_eval.fidelity                          # all of it; the same command again resumes
-    python -m delora_eval.fidelity --studies rates map      # some of it
+    python -m delora_eval.fidelity --studies test rates     # some of it
     python -m delora_eval.fidelity --page-only              # the page from what is finished
 
 Every study is a benchmark of configs/benchmark/miniature_fidelity_*.yaml with its own report in its folder: search (the
-settings), rates (C1, C2), long (C3), norm (C4), starts (C6, C7), map. Several copies of this command may run at once on
-one folder; they share the work. Settings for all studies can be added: `seeds=[0]` for a first look.
+settings), test (C1, C10), rates (C2), long (C3), norm (C4), ladder (C5), starts (C6, C7); strength (C9) draws the
+adapters of test again. Several copies of this command may run at once on one folder; they share the work. Settings for
+all studies can be added: `seeds=[0]` for a first look.
 """
 
 import argparse
@@ -18,29 +19,37 @@ from delora_eval.benchmark.report.numbers.view import View, read_view
 from delora_eval.benchmark.run.cell.stages import real_stages
 from delora_eval.benchmark.run.workers.launchers import MakeStages, run_benchmark
 from delora_eval.benchmark.settings import BenchmarkConfig
+from delora_eval.fidelity.claims import CLAIMS
 from delora_eval.fidelity.page import write_page
+from delora_eval.fidelity.strength import draw_strengths, strength_robustness
 from delora_sd.config.load import load_config
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs" / "benchmark"
-STUDIES = ("search", "rates", "long", "norm", "starts", "map")
+STUDIES = ("search", "test", "rates", "long", "norm", "ladder", "starts")
+STRENGTH = "strength"
 
 
 def main(words: list[str] | None = None, make_stages: MakeStages = real_stages) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", help="settings of every benchmark, key=value")
-    parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
+    parser.add_argument("--studies", nargs="+", choices=(*STUDIES, STRENGTH), default=[*STUDIES, STRENGTH])
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "fidelity", help="folder of the benchmarks")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "FIDELITY.md")
     parser.add_argument("--page-only", action="store_true", help="train nothing")
     arguments = parser.parse_args(words)
     if not arguments.page_only:
-        for name in arguments.studies:
+        for name in (name for name in arguments.studies if name != STRENGTH):
             run_benchmark(_config(name, arguments.output, arguments.settings), make_stages)
+        if STRENGTH in arguments.studies and (tested := _finished(arguments.output / "test")):
+            draw_strengths(tested, arguments.output / STRENGTH)
     views = {name: view for name in STUDIES if (view := _finished(arguments.output / name))}
     if not views:
         parser.error(f"{arguments.output}: no study is finished yet; run without --page-only")
-    write_page(views, arguments.page, arguments.page.parent / "img", machine=f"{os.cpu_count()} CPU cores")
+    answers = [(view, make(view)) for name, makes in CLAIMS.items() if (view := views.get(name)) for make in makes]
+    if "test" in views and (claim := strength_robustness(views["test"], arguments.output / STRENGTH)):
+        answers.append((views["test"], claim))
+    write_page(answers, arguments.page, arguments.page.parent / "img", machine=f"{os.cpu_count()} CPU cores")
     print(f"page: {arguments.page} ({', '.join(views)})")
 
 

@@ -1,6 +1,7 @@
 """Rates, schedules and clipping are each adapter's own."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,6 +31,19 @@ def test_boundary_has_its_own_rate_and_no_decay():
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     for name, parameter in adapter.parameters_by_name():
         assert rates[id(parameter)] == ((1e-3, 0.0) if name == "boundary" else (2e-2, 0.1))
+
+
+def test_magnitude_has_its_own_rate_when_one_is_given_and_the_directions_report_theirs():
+    own = OptimizerConfig(lr=2e-2, magnitude_lr=5e-4, weight_decay=0.0)
+    adapter, other = make_adapter(method="dora"), make_adapter(method="dora")
+    optimizer = build_optimizer([(adapter, own), (other, replace(own, magnitude_lr=None))], torch.device("cpu"))
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    names = [name for name, _ in adapter.parameters_by_name()]
+    assert "magnitude" in names
+    for name, parameter in adapter.parameters_by_name():
+        assert rates[id(parameter)] == (5e-4 if name == "magnitude" else 2e-2)
+    assert {rates[id(parameter)] for parameter in other.parameters()} == {2e-2}
+    assert learning_rate(optimizer, adapter) == 2e-2
 
 
 def test_rate_left_open_is_the_methods_own():
