@@ -9,7 +9,7 @@ from delora_eval.fidelity.growth import boundary_growth
 from delora_eval.fidelity.robustness import best_settings, learning_rates, prolonged
 from delora_eval.fidelity.search import searched_settings
 
-CLAIMS: dict[str, tuple[Callable[[View], Claim], ...]] = {
+CLAIMS: dict[str, tuple[Callable[[View], Claim | None], ...]] = {
     "search": (searched_settings,),
     "test": (best_settings, boundary_growth),
     "rates": (learning_rates,),
@@ -18,4 +18,4 @@ CLAIMS: dict[str, tuple[Callable[[View], Claim], ...]] = {
     "ladder": (ladder,),
     "starts": (starts, mirrored_like_paper),
 }
-"""{study: what it answers}. C9 draws the test's adapters again (`strength`)."""
+"""{study: what it answers; None where the study does not hold the answer}. C9 draws the test's adapters again (`strength`)."""

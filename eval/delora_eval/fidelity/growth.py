@@ -17,10 +17,12 @@ Growth = dict[str, dict[str, float]]
 """{projection: {block: λ at the end over λ at the start}}, as in {"attn2 v": {"down 0": 1.4}}."""
 
 
-def boundary_growth(view: View) -> Claim:
-    """C10: how many times its start each boundary is when training ends, by projection and block."""
+def boundary_growth(view: View) -> Claim | None:
+    """C10: how many times its start each boundary is when training ends, by projection and block; None without logs."""
     row = next(row for row in view.main.rows if row.method == "delora")
     growth = mean_growth(view, row)
+    if not growth:
+        return None
     means = {projection: statistics.fmean(blocks.values()) for projection, blocks in growth.items()}
     low, high = min(means, key=means.get), max(means, key=means.get)
     return Claim(

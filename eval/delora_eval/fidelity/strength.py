@@ -12,7 +12,7 @@ from delora_eval.fidelity.comparisons import SCORES, above, compare_subjects
 from delora_eval.pages.drawing import Drawing, draw, look
 from delora_eval.pages.tables import Table
 from delora_eval.scoring.measures.statistics import Estimate, bootstrap_mean
-from delora_eval.scoring.score_lines import ScoreLine
+from delora_eval.scoring.record.score_lines import ScoreLine
 from delora_eval.settings import ScoreConfig
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.held_out import load_run_subject

@@ -46,7 +46,8 @@ def main(words: list[str] | None = None, make_stages: MakeStages = real_stages) 
     views = {name: view for name in STUDIES if (view := _finished(arguments.output / name))}
     if not views:
         parser.error(f"{arguments.output}: no study is finished yet; run without --page-only")
-    answers = [(view, make(view)) for name, makes in CLAIMS.items() if (view := views.get(name)) for make in makes]
+    asked = [(views[name], make) for name, makes in CLAIMS.items() if name in views for make in makes]
+    answers = [(view, claim) for view, make in asked if (claim := make(view))]
     if "test" in views and (claim := strength_robustness(views["test"], arguments.output / STRENGTH)):
         answers.append((views["test"], claim))
     write_page(answers, arguments.page, arguments.page.parent / "img", machine=f"{os.cpu_count()} CPU cores")
