@@ -18,4 +18,4 @@ CLAIMS: dict[str, tuple[Callable[[View], Claim | None], ...]] = {
     "ladder": (ladder,),
     "starts": (starts, mirrored_like_paper),
 }
-"""{study: what it answers, None where it does not hold the answer}. C9 draws the adapters of `test` again (strength.py)."""
+"""{study: what it answers, None where it cannot}. C9 draws the adapters of `test` again (strength.py)."""
