@@ -5,6 +5,8 @@ from dataclasses import asdict
 
 from delora_sd import settings
 from delora_sd.cli.command import Command, to_json
+from delora_sd.studio.settings import StudioConfig
+from delora_sd.training.settings import EstimateConfig, PackConfig
 
 
 def _train(config: settings.TrainConfig) -> None:
@@ -90,12 +92,44 @@ def _doctor_json(config: settings.DoctorConfig) -> None:
     check_able(findings)
 
 
+def _pack(config: PackConfig) -> None:
+    from delora_sd.training.together import train_together
+
+    for result in train_together(config):
+        print(f"{result.run.path}: all {result.step} steps")
+
+
+def _estimate(config: EstimateConfig) -> None:
+    from delora_sd.training.estimate import describe_estimate, estimate
+
+    print(describe_estimate(estimate(config), config.training.num_steps))
+
+
+def _studio(config: StudioConfig) -> None:
+    from delora_sd.studio.page.server import open_studio
+
+    open_studio(config, say=print)
+
+
 COMMANDS = {
     "train": Command(
         summary="Fine-tune Stable Diffusion on one subject.",
         config=settings.TrainConfig,
         run=_train,
         example="delora-sd train configs/train/delora.yaml data.subject=dog output_dir=runs/dog",
+    ),
+    "pack": Command(
+        summary="Train several runs in one batch, each as if alone.",
+        config=PackConfig,
+        run=_pack,
+        many="runs",
+        example="delora-sd pack runs/rex runs/tom",
+    ),
+    "estimate": Command(
+        summary="Measure what a training takes on this machine: time and memory, alone and in a pack.",
+        config=EstimateConfig,
+        run=_estimate,
+        example="delora-sd estimate model.base=miniature training.batch_size=2 training.prior_weight=0",
     ),
     "generate": Command(
         summary="Generate the subject in new contexts.",
@@ -160,5 +194,12 @@ COMMANDS = {
         run=_doctor,
         run_json=_doctor_json,
         example="delora-sd doctor model.base=stable-diffusion-v1-5/stable-diffusion-v1-5",
+    ),
+    "studio": Command(
+        summary="A page for people with photos: train, choose, create, take away; on this machine only.",
+        config=StudioConfig,
+        run=_studio,
+        positional=("folder",),
+        example="delora-sd studio",
     ),
 }

@@ -1,0 +1,1 @@
+"""Views to HTML: pure functions, every text from a file or a person escaped."""

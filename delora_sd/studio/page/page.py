@@ -1,0 +1,74 @@
+"""The page: a masthead, what works right now, and five rooms in the order of the journey."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from delora_sd.studio.folder import StudioFolder
+from delora_sd.studio.jobs.queue import do_again, list_jobs, stop_job
+from delora_sd.studio.page.html.trainings import activity_bar
+from delora_sd.studio.page.rooms import choose, create, photos, take_away, train
+from delora_sd.studio.page.wiring import looking, make_panel, pressing
+from delora_sd.studio.trainings.progress import read_runs
+
+REFRESH_S = 2.0
+"""Seconds between looks at the run folders while the page is open."""
+
+ROOMS = {"Photos": photos, "Train": train, "Choose": choose, "Create": create, "Take away": take_away}
+_STYLE = Path(__file__).with_name("studio.css")
+_MASTHEAD = (
+    '<header class="st-masthead"><h1><i aria-hidden="true"></i>delora_sd <em>studio</em></h1>'
+    "<p>A few photos of one subject in, new images and an adapter file out, with a score you can trust.</p></header>"
+)
+
+
+def build_page(folder: StudioFolder) -> Any:
+    """Returns the page of a folder; all it knows is what lies there."""
+    import gradio as gr
+
+    with gr.Blocks(title="delora_sd studio", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(_MASTHEAD, padding=False, apply_default_css=False)
+        activity = make_panel(elem_id="activity")
+        notice = gr.HTML(padding=False, apply_default_css=False)
+        clock = gr.Timer(REFRESH_S)
+        with gr.Tabs(elem_id="rooms"):
+            for number, (title, room) in enumerate(ROOMS.items(), start=1):
+                with gr.Tab(f"{number} {title}", id=title) as tab:
+                    refresh, inputs, outputs = room.build(folder)
+                look_again = looking(refresh, num_outputs=len(outputs))
+                for happens in (tab.select, page.load):
+                    happens(look_again, inputs, outputs, show_progress="hidden", api_visibility="private")
+                clock.tick(look_again, inputs, outputs, show_progress="hidden", api_visibility="private")
+        show = partial(show_activity, folder)
+        for happens in (page.load, clock.tick):
+            happens(show, None, activity, show_progress="hidden", api_visibility="private")
+        act = pressing(partial(press_activity, folder), num_outputs=1)
+        activity.click(act, None, [notice, activity], show_progress="hidden", api_visibility="private")
+    return page
+
+
+def look() -> dict[str, Any]:
+    """Returns theme, style and head of the page: system fonts, nothing from elsewhere."""
+    import gradio as gr
+
+    theme = gr.themes.Base(
+        font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "Menlo", "monospace"]
+    )
+    return {"theme": theme, "css": _STYLE.read_text(encoding="utf-8")}
+
+
+def show_activity(folder: StudioFolder) -> str:
+    """Returns what works now and what waits."""
+    jobs = list_jobs(folder)
+    return activity_bar(jobs, read_runs(folder) if jobs else [])
+
+
+def press_activity(folder: StudioFolder, do: str, name: str, _text: str) -> tuple[str, str]:
+    """Stops a job or does it again; returns what is said and what works now."""
+    if do == "stop":
+        stop_job(folder, name)
+        said = "Asked to stop: a training finishes its step and keeps a checkpoint."
+    else:
+        do_again(folder, name)
+        said = "In the queue again: the same command goes on where it stopped."
+    return said, show_activity(folder)

@@ -1,0 +1,1 @@
+"""The five rooms: their forms, and what their buttons call."""

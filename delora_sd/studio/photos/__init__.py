@@ -1,0 +1,1 @@
+"""Photos of a subject: taken in, looked at, described. Files and pixels, no page."""

@@ -1,0 +1,1 @@
+"""What to train: presets, plans, what they will cost, and how far a run is."""

@@ -1,0 +1,111 @@
+"""`delora-sd estimate`: what a step takes on this machine, measured in a few steps on inputs of no meaning."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from delora_sd.adapters.attach import attach_method, check_known, is_packable
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.parts import resolve_device, resolve_dtype
+from delora_sd.files.run_folder import write_json
+from delora_sd.settings import TrainConfig
+from delora_sd.training.loop.batches import assemble_batch, draw_step
+from delora_sd.training.loop.objective import AdaptedUNet, load_training_unet, pack_losses
+from delora_sd.training.loop.optimization import build_optimizer
+from delora_sd.training.memory.meter import free_bytes
+from delora_sd.training.memory.pack_size import measure_pack_memory, random_cell
+from delora_sd.training.record.manifest import device_name
+from delora_sd.training.settings import EstimateConfig
+
+WARM_STEPS, TIMED_STEPS = 2, 3
+PACK = 4
+"""Timed beside one adapter alone: the line between the two is what each further one adds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Of one kind of training on this machine."""
+
+    device: str
+    step_seconds: float
+    """A step of one adapter alone."""
+    more_seconds: float
+    """What each further adapter in a pack adds to a step; of methods that cannot be packed, a whole step."""
+    fixed_bytes: float
+    bytes_per_adapter: float
+    """Peak memory of a step with K adapters: fixed + K of these."""
+    free_bytes: float
+
+
+def estimate(config: EstimateConfig) -> Estimate:
+    """Returns the figures, and writes them where `output` says.
+
+    Raises:
+        UserError: a method or a base that there is not, or a disk that does not take the file.
+    """
+    check_known(config.adapter)
+    train = TrainConfig(
+        model=config.model, adapter=config.adapter, training=config.training, optimizer=config.optimizer
+    )
+    alone = _step_seconds(train, 1)
+    can_pack = is_packable(config.adapter.method)
+    together = _step_seconds(train, PACK) if can_pack else alone * PACK
+    needs = measure_pack_memory([train]) if can_pack else None
+    found = Estimate(
+        device=device_name(),
+        step_seconds=alone,
+        more_seconds=max(0.0, (together - alone) / (PACK - 1)),
+        fixed_bytes=needs.fixed_bytes if needs else 0.0,
+        bytes_per_adapter=needs.bytes_per_adapter if needs else 0.0,
+        free_bytes=float(free_bytes(resolve_device())),
+    )
+    if config.output:
+        write_json(Path(config.output).expanduser(), asdict(found))
+    return found
+
+
+def describe_estimate(found: Estimate, num_steps: int) -> str:
+    """Returns the figures for a person."""
+    minutes = num_steps * found.step_seconds / 60
+    pack = num_steps * (found.step_seconds + (PACK - 1) * found.more_seconds) / 60
+    needed = (found.fixed_bytes + found.bytes_per_adapter) / 1e9
+    memory_text = f"{needed:.2f} GB, {found.free_bytes / 1e9:.2f} GB are free" if needed else "not measured"
+    return (
+        f"{found.device}: {found.step_seconds:.3f} s per step, {minutes:.1f} min for {num_steps} steps\n"
+        f"{PACK} adapters in one pack: {pack:.1f} min instead of {PACK * minutes:.1f}\n"
+        f"memory of a step: {memory_text}"
+    )
+
+
+def _step_seconds(config: TrainConfig, pack_size: int) -> float:
+    """Returns the fastest of the timed steps: what else the machine did meanwhile is no part of it."""
+    device = resolve_device()
+    base = find_base(config.model)
+    dtype = resolve_dtype(config.model.dtype, device)
+    unet = load_training_unet(base, config.model, config.training, device=device, dtype=dtype)
+    pack = attach_method(unet, [config.adapter] * pack_size, seeds=list(range(pack_size)))
+    optimizer = build_optimizer([(adapter, config.optimizer) for adapter in pack.adapters], device)
+    cells = [random_cell(config, base, unet)] * pack_size
+    model, times = AdaptedUNet(unet, pack), []
+    for step in range(WARM_STEPS + TIMED_STEPS):
+        began = time.monotonic()
+        draws = [
+            draw_step(cell, seed=0, step=step, batch_size=config.training.batch_size, num_timesteps=1000)
+            for cell in cells
+        ]
+        losses = pack_losses(
+            model,
+            assemble_batch(cells, draws, device),
+            alphas_cumprod=torch.linspace(0.99, 0.01, 1000, device=device),
+            prediction_type=base.prediction_type,
+            prior_weights=torch.full((pack_size,), config.training.prior_weight),
+        )
+        sum(losses).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.monotonic() - began)
+    return min(times[WARM_STEPS:])
