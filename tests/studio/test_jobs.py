@@ -100,10 +100,10 @@ def test_what_was_stopped_is_done_again_by_the_same_commands(folder, no_worker, 
 def test_a_job_goes_on_without_its_worker_and_can_still_be_stopped(folder, no_worker, python, tmp_path):
     job = add(folder, "import time; print('on', flush=True); time.sleep(600)")
     code = f"""
-import sys
+import pathlib
 from delora_sd.studio.jobs import worker
 worker.PROGRAM = {worker.PROGRAM!r}
-worker.work(Path({str(folder.jobs)!r}))
+worker.work(pathlib.Path({str(folder.jobs)!r}))
 """
     own = subprocess.Popen([sys.executable, "-c", code])
     until(lambda: "on" in log_tail(job), "the command never began")

@@ -15,6 +15,8 @@ _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
+MOST_FILES = 20
+"""Of the largest size in one request; gradio counts each."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -37,6 +39,11 @@ class Guard:
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if scope["path"] == UPLOAD and length.isdigit() and int(length) > self.max_upload_bytes * MOST_FILES:
+            most = f"{self.max_upload_bytes * MOST_FILES / 1e6:.0f}"
+            await _answer(send, 413, f"{int(length) / 1e6:.0f} MB at once; expected at most {most} MB")
             return
         started = False
 

@@ -1,5 +1,6 @@
 """Curves of a training as SVG: drawn here, so that the page needs no library and no network."""
 
+import math
 from collections.abc import Sequence
 
 from delora_sd.studio.page.html.pieces import esc
@@ -57,10 +58,16 @@ def _grid(low: float, high: float, right: int) -> str:
     for value in (low, (low + high) / 2, high):
         y = _y(value, low, high)
         lines.append(f'<line class="st-grid" x1="{_LEFT}" x2="{_WIDTH - 6}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{value:.3g}</text>')
+        lines.append(f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{_tick(value, high - low)}</text>')
     lines.append(f'<text x="{_LEFT}" y="{_HEIGHT - 5}">0</text>')
     lines.append(f'<text x="{_WIDTH - 6}" y="{_HEIGHT - 5}" text-anchor="end">step {right}</text>')
     return "".join(lines)
+
+
+def _tick(value: float, span: float) -> str:
+    """Returns the value with as many digits as tell it from its neighbours on the axis."""
+    digits = max(0, min(6, 2 - math.floor(math.log10(span))))
+    return f"{value:.{digits}f}" if digits else f"{value:.3g}"
 
 
 def _x(step: int, right: int) -> float:
@@ -77,7 +84,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     cut = len(ordered) // 50
     low, high = ordered[cut], ordered[-1 - cut]
     room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    return low - room, high + room
+    return (max(0.0, low - room) if low >= 0 else low - room), high + room
 
 
 def _moving_mean(values: Sequence[float]) -> list[float]:

@@ -39,7 +39,7 @@ def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any
     with gr.Row(elem_classes="st-room"):
         with gr.Column(scale=1, min_width=300, elem_classes="st-form"):
             subject = gr.Dropdown(label="Subject", choices=[], interactive=True, elem_id="photos-subject")
-            with gr.Accordion("New subject", open=True, elem_id="new-subject"):
+            with gr.Accordion("New subject", open=not folder.subject_names(), elem_id="new-subject") as new:
                 name = gr.Textbox(label="Name", placeholder="rex", max_lines=1, elem_id="new-name")
                 word = gr.Textbox(label="What it is", placeholder="dog, backpack, toy", max_lines=1, elem_id="new-word")
                 create = gr.Button("Create", variant="primary", size="sm", elem_id="create-subject")
@@ -55,7 +55,7 @@ def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any
                 file_count="multiple",
                 file_types=[*PHOTO_SUFFIXES, *HEIC_SUFFIXES, ".txt"],
                 elem_id="drop",
-                height=132,
+                height=150,
             )
             with gr.Row(elem_classes="st-options"):
                 base = gr.Dropdown(label="As this base will see them", choices=list(BASES), value=BASES[0])
@@ -70,9 +70,9 @@ def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any
     shown = [sheet, commands]
     seen = [subject, base, masks]
     create.click(
-        answering(partial(press_create, folder), num_outputs=8),
+        answering(partial(press_create, folder), num_outputs=9),
         [name, word, base],
-        [notice, subject, name, word, *facts, sheet],
+        [notice, subject, name, word, new, *facts, sheet],
         **_LOOK,
     )
     drop.upload(
@@ -122,10 +122,13 @@ def show_photos(folder: StudioFolder, subject: str | None, base: str, masks: boo
 
 
 def press_create(folder: StudioFolder, name: str, word: str, base: str) -> tuple[Any, ...]:
+    import gradio as gr
+
     subject = create_subject(folder, name, word)
     shown = show_photos(folder, subject, base, False)[0]
     said = f"{subject}: now drop its photos."
-    return said, choices(folder.subject_names(), subject), "", "", *show_facts(folder, subject), shown
+    closed = gr.update(open=False)
+    return said, choices(folder.subject_names(), subject), "", "", closed, *show_facts(folder, subject), shown
 
 
 def press_upload(
