@@ -43,7 +43,7 @@ def open_photo(path: Path) -> Image.Image:
     Raises:
         UserError: not a readable still photo of a kind we know, or too many or too few pixels.
     """
-    with _open_header(path) as image:
+    with open_header(path) as image:
         _check_size(path, image)
         _check_pixels(path, image)
         try:
@@ -61,7 +61,7 @@ def open_alpha(path: Path) -> Image.Image | None:
     Raises:
         UserError: as `open_photo`.
     """
-    with _open_header(path) as image:
+    with open_header(path) as image:
         _check_size(path, image)
         if not image.has_transparency_data:
             return None
@@ -80,7 +80,7 @@ def can_read_heic() -> bool:
 def opens_as_heic(path: Path) -> bool:
     """True when the decoder takes the file's header; damaged ones and kinds it does not know are none."""
     try:
-        with _open_header(path):
+        with open_header(path):
             return True
     except UserError:
         return False
@@ -148,8 +148,12 @@ def warn_if_small(path: Path, image: Image.Image, size_px: int) -> None:
         )
 
 
-def _open_header(path: Path) -> Image.Image:
-    """Returns the image with only its header read: sizes are known, pixels are not decoded."""
+def open_header(path: Path) -> Image.Image:
+    """Returns the image with only its header read: sizes are known, pixels are not decoded.
+
+    Raises:
+        UserError: no image of a kind we know, or one that claims too many pixels.
+    """
     try:
         with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -20,8 +20,11 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Returns ({name: tensor}, metadata) of a .safetensors file, in memory of their own.
+
+    Args:
+        prefix: Only tensors whose names begin so are read.
 
     Raises:
         UserError: a pickle, a broken or lying header, a value that is not finite.
@@ -29,7 +32,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     refuse_pickle(path)
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name).clone() for name in names}
             metadata = file.metadata() or {}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-STAGES = ("render", "vae", "decoder", "unet", "judges", "export", "card")
+STAGES = ("render", "vae", "decoder", "unet", "judges", "segmenter", "export", "card")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,11 @@ class Preset:
     minutes_decoder: float
     minutes_unet: float
     minutes_judge: float
+    minutes_segmenter: float
     batch_vae: int
     batch_unet: int
     batch_judge: int
+    labelled: int
     decoded: int
 
 
@@ -44,9 +46,11 @@ PRESETS = {
         minutes_decoder=15,
         minutes_unet=120,
         minutes_judge=8,
+        minutes_segmenter=7,
         batch_vae=12,
         batch_unet=48,
         batch_judge=128,
+        labelled=6_000,
         decoded=5_000,
     ),
     "smoke": Preset(  # every stage once, in two minutes: tries the script, not the models
@@ -56,9 +60,11 @@ PRESETS = {
         minutes_decoder=0.1,
         minutes_unet=0.2,
         minutes_judge=0.1,
+        minutes_segmenter=0.1,
         batch_vae=4,
         batch_unet=8,
         batch_judge=16,
+        labelled=200,
         decoded=200,
     ),
     "gpu": Preset(
@@ -68,9 +74,11 @@ PRESETS = {
         minutes_decoder=2,
         minutes_unet=5,
         minutes_judge=0.7,
+        minutes_segmenter=0.7,
         batch_vae=128,
         batch_unet=512,
         batch_judge=512,
+        labelled=40_000,
         decoded=20_000,
     ),
 }
@@ -179,6 +187,32 @@ def judges_stage(build: Build) -> None:
     judges.save_judge(clip, judges.clip_config(), build.out / "mini_clip")
 
 
+def segmenter_stage(build: Build) -> None:
+    """mini_seg/ in the output folder: trained, or the one the build starts from where it has one."""
+    folder = build.out / "mini_seg"
+    if build.start and (build.start / "mini_seg").exists():
+        if not folder.exists():
+            shutil.copytree(build.start / "mini_seg", folder)
+        return
+    from delora_sd.miniature.build import train_segmenter
+    from delora_sd.miniature.build.train_vae import reconstruct
+    from delora_sd.miniature.judges import save_judge
+    from delora_sd.miniature.segmenter import SEGMENTER_CONFIG
+
+    preset = build.preset
+    clean = train_segmenter.render_scattered(train_segmenter.TRAIN_SEED, preset.labelled, held_out=False)
+    model = train_segmenter.train_segmenter(
+        clean,
+        reconstruct(_vae(build), clean.pixels[: preset.labelled // 2]),
+        build.work,
+        minutes=preset.minutes_segmenter,
+        batch=preset.batch_judge // 4,
+        device=build.device,
+        say=build.say,
+    )
+    save_judge(model, SEGMENTER_CONFIG, folder)
+
+
 def export_stage(build: Build) -> None:
     """sd/ in the output folder, from whatever the unet stage has reached."""
     from delora_sd.miniature.build.train.unet import averaged_weights, export_pipeline
@@ -212,9 +246,8 @@ def _vae(build: Build):
 def main() -> None:
     arguments = _parser().parse_args()
     preset = PRESETS[arguments.preset]
-    changed = {
-        name: getattr(arguments, name) for name in ("minutes_vae", "minutes_decoder", "minutes_unet", "minutes_judge")
-    }
+    budgets = [name for name in vars(preset) if name.startswith("minutes_")]
+    changed = {name: getattr(arguments, name) for name in budgets}
     preset = Preset(**{**vars(preset), **{name: value for name, value in changed.items() if value is not None}})
     started = time.monotonic()
     build = Build(
@@ -232,6 +265,7 @@ def main() -> None:
         "decoder": decoder_stage,
         "unet": unet_stage,
         "judges": judges_stage,
+        "segmenter": segmenter_stage,
         "export": export_stage,
         "card": card_stage,
     }
@@ -242,7 +276,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for sd/, mini_dino/, mini_clip/ and the card")
+    parser.add_argument("--out", type=Path, required=True, help="folder for sd/, mini_dino/, mini_clip/, mini_seg/ and the card")
     parser.add_argument("--work-dir", type=Path, required=True, help="folder for pictures and checkpoints (about 2 GB)")
     parser.add_argument("--start-from", type=Path, help="folder of an earlier build (with sd/), trained on")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="cpu")
@@ -251,6 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes-decoder", type=float)
     parser.add_argument("--minutes-unet", type=float)
     parser.add_argument("--minutes-judge", type=float, help="for each of the two judges")
+    parser.add_argument("--minutes-segmenter", type=float)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--sheets", type=Path, help="folder for the two sheets of pictures; default: --out")
     return parser

@@ -1,4 +1,6 @@
-"""The miniature world: a seed gives a scene, a scene gives a picture and a caption. Always the same ones."""
+"""The miniature world: a seed gives a scene, a scene gives a picture, its label map and a caption. Always the same."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -6,6 +8,7 @@ from PIL import Image
 from delora_sd.miniature.world.captions import caption_of
 from delora_sd.miniature.world.paint.canvas import OVERSAMPLING, Pen, Pose
 from delora_sd.miniature.world.things.identity import draw_identity
+from delora_sd.miniature.world.things.labels import subject_label
 from delora_sd.miniature.world.things.scene import Scene, draw_scene
 from delora_sd.miniature.world.things.subject import paint_subject
 
@@ -28,19 +31,59 @@ def picture_and_caption(seed: int) -> tuple[Image.Image, str]:
 
 def render(scene: Scene, size_px: int = SIZE_PX) -> Image.Image:
     """The RGB picture of a scene."""
+    return _compose(scene, _paint(scene, size_px), size_px)
+
+
+def render_labelled(scene: Scene, size_px: int = SIZE_PX) -> tuple[Image.Image, np.ndarray]:
+    """The RGB picture of a scene and its exact label map, (side, side) uint8: 0 or 1 + an index in LABELS.
+
+    A pixel's label is what lies at its centre; the subject's own where it covers at least half of the pixel. Shadows,
+    light and reflections change no label.
+    """
+    layers = _paint(scene, size_px, is_naming_parts=True)
+    labels = _centres(layers.ground.parts)
+    _, alpha = _planes(layers.subject)
+    labels = np.where(alpha[..., 0] >= 0.5, subject_label(scene.identity.class_word), labels)
+    if layers.cover:
+        cover = _centres(layers.cover.parts)
+        labels = np.where(cover > 0, cover, labels)
+    return _compose(scene, layers, size_px), labels.astype(np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layers:
+    """What a scene is painted on, from the back to the front."""
+
+    ground: Pen
+    subject: Pen
+    cover: Pen | None
+
+
+def _paint(scene: Scene, size_px: int, *, is_naming_parts: bool = False) -> _Layers:
     rng = np.random.default_rng(scene.seed)
-    ground = Pen(size_px, Pose())
+    ground = Pen(size_px, Pose(), is_naming_parts=is_naming_parts)
     scene.context.paint(ground, rng)
-    picture, _ = _planes(ground)
-    colour, alpha = _planes(paint_subject(scene, size_px))
+    cover = None
+    if scene.context.cover:
+        cover = Pen(size_px, Pose(), is_naming_parts=is_naming_parts)
+        scene.context.cover(cover, rng)
+    return _Layers(ground=ground, subject=paint_subject(scene, size_px), cover=cover)
+
+
+def _centres(parts: Image.Image) -> np.ndarray:
+    """The value at the centre of each pixel of the reduced picture."""
+    return np.asarray(parts)[OVERSAMPLING // 2 :: OVERSAMPLING, OVERSAMPLING // 2 :: OVERSAMPLING]
+
+
+def _compose(scene: Scene, layers: _Layers, size_px: int) -> Image.Image:
+    picture, _ = _planes(layers.ground)
+    colour, alpha = _planes(layers.subject)
     picture = picture * (1 - SHADOW * _shadow(scene.pose, size_px))
     if scene.context.is_reflecting:
         picture = _reflect(picture, colour, alpha, scene.pose)
     picture = picture * (1 - alpha) + _shade(colour, alpha, scene.light) * alpha
-    if scene.context.cover:
-        water = Pen(size_px, Pose())
-        scene.context.cover(water, rng)
-        colour, alpha = _planes(water)
+    if layers.cover:
+        colour, alpha = _planes(layers.cover)
         picture = picture * (1 - alpha) + colour * alpha
     picture = picture * (1 + 0.05 * scene.light)
     return Image.fromarray((picture.clip(0, 1) * 255 + 0.5).astype(np.uint8))

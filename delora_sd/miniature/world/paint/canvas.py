@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from delora_sd.miniature.world.paint.palette import Colour
+from delora_sd.miniature.world.paint.parts import PARTS
 
 OVERSAMPLING = 4
 Point = tuple[float, float]
@@ -27,13 +28,19 @@ class Pose:
 
 
 class Pen:
-    """Draws filled shapes in unit coordinates on one RGBA layer of `size_px * OVERSAMPLING` pixels."""
+    """Draws filled shapes in unit coordinates on one RGBA layer of `size_px * OVERSAMPLING` pixels.
 
-    def __init__(self, size_px: int, pose: Pose):
+    With `is_naming_parts` also on `parts`, where every pixel is 1 + the index in PARTS of the part drawn last, or 0.
+    """
+
+    def __init__(self, size_px: int, pose: Pose, *, is_naming_parts: bool = False):
         self.side = size_px * OVERSAMPLING
         self.pose = pose
+        self.part = ""
         self.layer = Image.new("RGBA", (self.side, self.side), (0, 0, 0, 0))
+        self.parts = Image.new("L", (self.side, self.side), 0)
         self._draw = ImageDraw.Draw(self.layer)
+        self._draw_parts = ImageDraw.Draw(self.parts) if is_naming_parts else None
         angle = math.radians(pose.tilt)
         cos, sin = math.cos(angle), math.sin(angle)
         self._matrix = np.array([[cos, -sin], [sin, cos]]) * pose.half * self.side
@@ -47,6 +54,11 @@ class Pen:
     def polygon(self, points: Sequence[Point], colour: Colour) -> None:
         """A filled polygon."""
         self._draw.polygon(self.to_pixels(points), fill=(*colour, 255))
+        if self._draw_parts:
+            self._draw_parts.polygon(self.to_pixels(points), fill=self._part_number())
+
+    def _part_number(self) -> int:
+        return PARTS.index(self.part) + 1
 
     def blob(self, points: Sequence[Point], colour: Colour) -> None:
         """A filled smooth closed curve through the points."""
@@ -68,9 +80,9 @@ class Pen:
         """A smooth thick line through the points with round ends."""
         pixels = self.to_pixels(smooth_open(points))
         radius = width * self.pose.half * self.side / 2
-        self._draw.line(pixels, fill=(*colour, 255), width=max(1, round(2 * radius)), joint="curve")
-        for x, y in (pixels[0], pixels[-1]):
-            self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*colour, 255))
+        _draw_stroke(self._draw, pixels, radius, (*colour, 255))
+        if self._draw_parts:
+            _draw_stroke(self._draw_parts, pixels, radius, self._part_number())
 
     def stencil(self, points: Sequence[Point], paint: Image.Image) -> None:
         """Lays the RGBA picture `paint` over the polygon, respecting its transparency."""
@@ -78,6 +90,14 @@ class Pen:
         ImageDraw.Draw(mask).polygon(self.to_pixels(points), fill=255)
         clear = Image.new("RGBA", self.layer.size, (0, 0, 0, 0))
         self.layer.alpha_composite(Image.composite(paint, clear, mask))
+
+
+def _draw_stroke(
+    draw: ImageDraw.ImageDraw, pixels: Sequence[Point], radius: float, fill: int | tuple[int, ...]
+) -> None:
+    draw.line(pixels, fill=fill, width=max(1, round(2 * radius)), joint="curve")
+    for x, y in (pixels[0], pixels[-1]):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
 
 
 def ellipse_points(x: float, y: float, rx: float, ry: float, tilt: float = 0.0) -> list[Point]:

@@ -27,10 +27,12 @@ def hills(pen: Pen, y: float, colour: Colour, rng: Rng, swell: float = 0.07) -> 
 
 def sky(pen: Pen) -> None:
     """A pale blue sky."""
+    pen.part = "sky"
     backdrop(pen, (126, 190, 240), (204, 230, 248), -1.0, 0.6)
 
 
 def paint_jungle(pen: Pen, rng: Rng) -> None:
+    pen.part = "plant"
     backdrop(pen, (12, 74, 44), (30, 104, 56))
     for x, y, tilt in (
         (-0.85, -0.75, 40),
@@ -43,49 +45,63 @@ def paint_jungle(pen: Pen, rng: Rng) -> None:
         bend = tilt + rng.uniform(-12, 12)
         pen.ellipse(x, y, 0.2, 0.5, (66, 164, 62), bend)
         pen.ellipse(x, y, 0.06, 0.42, (120, 200, 84), bend)
+    pen.part = "grass"
     hills(pen, 0.74, (44, 120, 50), rng)
 
 
 def paint_snow(pen: Pen, rng: Rng) -> None:
+    pen.part = "sky"
     backdrop(pen, (164, 198, 232), (216, 230, 244))
+    pen.part = "snow"
     hills(pen, 0.15, (232, 240, 250), rng)
     hills(pen, 0.55, (250, 252, 255), rng)
+    pen.part = "sky"
     for x, y in ((-0.75, -0.7), (-0.35, -0.86), (0.1, -0.74), (0.55, -0.88), (0.85, -0.5), (-0.9, -0.2), (0.8, 0.02)):
         pen.disc(x + rng.uniform(-0.08, 0.08), y + rng.uniform(-0.08, 0.08), 0.065, WHITE)
 
 
 def paint_beach(pen: Pen, rng: Rng) -> None:
+    pen.part = "sky"
     backdrop(pen, (120, 200, 246), (196, 234, 250), -1.0, -0.2)
     pen.disc(rng.choice([-0.66, 0.66]), -0.7, 0.2, (255, 232, 110))
+    pen.part = "water"
     pen.box(-1.1, -0.22, 1.1, 1.1, (28, 136, 206))
     pen.box(-1.1, 0.04, 1.1, 1.1, (64, 178, 220))
     hills(pen, 0.3, WHITE, rng, 0.04)
+    pen.part = "sand"
     hills(pen, 0.38, (246, 216, 150), rng, 0.04)
 
 
 def paint_mountain(pen: Pen, rng: Rng) -> None:
     sky(pen)
     x = rng.uniform(-0.25, 0.25)
+    pen.part = "mountain"
     pen.polygon([(x - 1.3, 0.4), (x, -0.86), (x + 1.3, 0.4)], (116, 112, 146))
     pen.polygon(
         [(x - 0.36, -0.5), (x, -0.86), (x + 0.36, -0.5), (x + 0.14, -0.42), (x, -0.54), (x - 0.16, -0.4)], WHITE
     )
+    pen.part = "grass"
     hills(pen, 0.36, (96, 176, 92), rng)
 
 
 def paint_purple_rug_in_forest(pen: Pen, rng: Rng) -> None:
+    pen.part = "plant"
     backdrop(pen, (34, 70, 54), (60, 96, 62))
     for x in (-0.86, -0.42, 0.04, 0.5, 0.92):
         x += rng.uniform(-0.07, 0.07)
         pen.box(x - 0.1, -1.1, x + 0.1, 0.36, (98, 70, 50))
     pen.ellipse(0, -1.0, 1.3, 0.3, (40, 100, 60))
+    pen.part = "grass"
     hills(pen, 0.3, (72, 112, 60), rng)
+    pen.part = "rug"
     pen.ellipse(0, 0.78, 0.96, 0.34, (104, 40, 158))
     pen.ellipse(0, 0.78, 0.78, 0.25, (140, 72, 196))
 
 
 def paint_wheat_field(pen: Pen, rng: Rng) -> None:
+    pen.part = "sky"
     backdrop(pen, (150, 206, 244), (226, 236, 238), -1.0, 0.0)
+    pen.part = "field"
     pen.box(-1.1, -0.16, 1.1, 1.1, (232, 190, 78))
     for row, y in enumerate((-0.02, 0.3, 0.66)):
         for x in np.arange(-1.0, 1.1, 0.4).tolist():
@@ -95,8 +111,10 @@ def paint_wheat_field(pen: Pen, rng: Rng) -> None:
 
 
 def paint_autumn_tree(pen: Pen, rng: Rng) -> None:
+    pen.part = "sky"
     backdrop(pen, (248, 232, 200), (252, 242, 222))
     x = rng.choice([-0.5, 0.5])
+    pen.part = "plant"
     pen.box(x - 0.14, -0.4, x + 0.14, 0.5, (112, 74, 50))
     for dx, dy, colour in (
         (-0.36, -0.5, (226, 96, 36)),
@@ -105,6 +123,7 @@ def paint_autumn_tree(pen: Pen, rng: Rng) -> None:
         (0.0, -0.38, (206, 70, 40)),
     ):
         pen.disc(x + dx, dy, 0.36, colour)
+    pen.part = "earth"
     hills(pen, 0.42, (214, 132, 52), rng)
     for leaf in range(6):
         pen.ellipse(
@@ -118,11 +137,13 @@ def paint_autumn_tree(pen: Pen, rng: Rng) -> None:
 
 
 def paint_water(pen: Pen, rng: Rng) -> None:
+    pen.part = "water"
     backdrop(pen, (60, 150, 214), (24, 96, 178))
     _ripples(pen, rng, (120, 196, 240))
 
 
 def paint_milk(pen: Pen, rng: Rng) -> None:
+    pen.part = "milk"
     backdrop(pen, (255, 250, 238), (244, 236, 220))
     _ripples(pen, rng, (226, 214, 194))
 
@@ -136,11 +157,13 @@ def _ripples(pen: Pen, rng: Rng, colour: Colour) -> None:
 
 def cover_water(pen: Pen, rng: Rng) -> None:
     """The water in front of a floating subject."""
+    pen.part = "water"
     _cover(pen, (24, 100, 182), (150, 212, 246))
 
 
 def cover_milk(pen: Pen, rng: Rng) -> None:
     """The milk in front of a floating subject."""
+    pen.part = "milk"
     _cover(pen, (246, 238, 222), (255, 253, 246))
 
 
@@ -153,7 +176,9 @@ def _cover(pen: Pen, colour: Colour, foam: Colour) -> None:
 
 
 def paint_sunflowers(pen: Pen, rng: Rng) -> None:
+    pen.part = "grass"
     backdrop(pen, (124, 196, 84), (84, 164, 64))
+    pen.part = "flower"
     for x, y in ((-0.78, -0.72), (-0.02, -0.84), (0.76, -0.7), (-0.84, 0.06), (0.84, 0.1), (-0.76, 0.8), (0.78, 0.82)):
         x, y = x + rng.uniform(-0.05, 0.05), y + rng.uniform(-0.05, 0.05)
         pen.disc(x, y, 0.24, (252, 200, 40))
@@ -162,9 +187,12 @@ def paint_sunflowers(pen: Pen, rng: Rng) -> None:
 
 def paint_dirt_road(pen: Pen, rng: Rng) -> None:
     sky(pen)
+    pen.part = "grass"
     hills(pen, -0.1, (120, 168, 84), rng)
     x = rng.uniform(-0.12, 0.12)
+    pen.part = "earth"
     pen.polygon([(x - 0.16, -0.1), (x + 0.16, -0.1), (1.0, 1.1), (-1.0, 1.1)], (176, 128, 84))
     pen.polygon([(x - 0.05, -0.1), (x + 0.05, -0.1), (0.34, 1.1), (-0.34, 1.1)], lighter((176, 128, 84), 0.2))
+    pen.part = "plant"
     pen.ellipse(-0.9, -0.1, 0.3, 0.2, darker((120, 168, 84), 0.2))
     pen.ellipse(0.86, -0.08, 0.34, 0.22, darker((120, 168, 84), 0.2))

@@ -73,3 +73,16 @@ def place_subject(
         light=float(rng.uniform(-1, 1)),
         seed=int(rng.integers(2**31)),
     )
+
+
+def scatter_subject(rng: np.random.Generator, identity: Identity, *, place: str | None) -> Scene:
+    """A scene whose subject stands anywhere, large or small: what a label map tells and a caption does not."""
+    half = float(rng.uniform(0.24, 0.41))
+    pose = Pose(
+        x=float(rng.uniform(0.9 * half, 1 - 0.9 * half)),
+        y=FOOT_Y - half - float(rng.uniform(0.0, 0.16)),
+        half=half,
+        tilt=float(rng.uniform(-3, 3)),
+    )
+    light, seed = float(rng.uniform(-1, 1)), int(rng.integers(2**31))
+    return Scene(identity=identity, place=place, finish=None, outfit=None, pose=pose, light=light, seed=seed)
