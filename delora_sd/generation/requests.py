@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from delora_sd.data.prompts import Prompt
 from delora_sd.data.subjects import is_plain_name
@@ -25,6 +26,8 @@ _IMAGE_FIELDS = {
     "negative_prompt": str | None, "size_px": int | None, "base": str | None, "random_weights": bool,
 }  # fmt: skip
 
+NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
+
 MAX_SLUG_LENGTH = 60
 
 MAX_INFERENCE_STEPS = 1000
@@ -40,6 +43,7 @@ class SamplingSettings:
     """1: the prompt alone; above: away from the negative prompt."""
     negative_prompt: str
     size_px: int
+    solver: Literal["own", "ddim"] = "own"
 
     def facts(self) -> dict[str, Any]:
         """Returns what names a set. A field that comes later has a default, what was drawn without it, and counts only
@@ -98,6 +102,7 @@ def describe_set(
     sampling: SamplingSettings,
     adapters: Mapping[str, float],
     step: int | None,
+    more: Mapping[str, Any] = NOTHING_MORE,
 ) -> ImageSet:
     """Returns the set's folder in `images`, named by all that decides its images, and their common facts.
 
@@ -106,6 +111,7 @@ def describe_set(
         adapters: {hash of the adapter's files: strength}, the main one first; those of strength 0 change nothing and
             do not count. None left: the base model's own images, named alike whatever run they were asked of.
         step: Of the checkpoint; none: the final adapter.
+        more: What else decides the images, such as the maps they are drawn on.
     """
     active = {adapter: strength for adapter, strength in adapters.items() if strength}
     main = next(iter(adapters), None)
@@ -116,6 +122,7 @@ def describe_set(
         "precision": precision,
         "prompts": [prompt.text for prompt in prompts],
         **sampling.facts(),
+        **more,
     }
     label = "base" if not active else "final" if step is None else f"step-{step:06d}"
     facts = {

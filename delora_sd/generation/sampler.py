@@ -4,7 +4,8 @@ Knows no adapters: whoever calls has merged them into the denoiser.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from delora_sd.diffusion.cache import cast_conditions, square_sizes, stack_conditions
-from delora_sd.diffusion.families.family import Base, Condition, Conditions
+from delora_sd.diffusion.families.family import Base, Condition, Conditions, Solver
 from delora_sd.errors import UserError
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
 
@@ -23,6 +24,11 @@ DEFAULT_BATCH = {"cpu": 8, "mps": 4, "cuda": 32, "xpu": 16}
 
 DECODE_BATCH = 8
 """Latents per forward of the VAE's decoder, which at 512 px needs ten times a UNet's memory per image."""
+
+
+@contextmanager
+def _prompts_alone(_requests: Sequence[ImageRequest]) -> Iterator[None]:
+    yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,10 @@ class Sampler:
     conditions: Mapping[str, Condition]
     """Of every prompt, and of the negative prompt."""
     sampling: SamplingSettings
+    drawing: Callable[[Sequence[ImageRequest]], AbstractContextManager[None]] = _prompts_alone
+    """Is entered around each batch: what conditions its images besides their prompts."""
+    make_solver: Callable[..., Solver] | None = None
+    """As `Family.solver`; none: the family's own."""
 
 
 @torch.no_grad()
@@ -45,7 +55,8 @@ def sample_images(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) 
     latents = initial_latents(seeds, (base.latent_channels, side, side)).to(denoiser.device, denoiser.dtype)
     is_guided = sampling.guidance > 1
     conditions = _conditions(sampler, [sampling.negative_prompt] * len(texts) if is_guided else [], texts)
-    solver = base.family.solver(base, sampling.num_inference_steps, device=denoiser.device)
+    make_solver = sampler.make_solver or base.family.solver
+    solver = make_solver(base, sampling.num_inference_steps, device=denoiser.device)
     for position, time in enumerate(solver.times):
         inputs = torch.cat([latents, latents]) if is_guided else latents
         prediction = base.family.predict(denoiser, inputs, time, conditions)
@@ -102,7 +113,7 @@ def _sample_within_memory(
     while True:
         try:
             parts = [chunk[i : i + limit] for i in range(0, len(chunk), limit)]
-            batches = [sample_images(sampler, [r.prompt.text for r in p], [r.seed for r in p]) for p in parts]
+            batches = [_sample_requests(sampler, part) for part in parts]
             return [image for batch in batches for image in batch], limit
         except torch.OutOfMemoryError:
             limit = min(limit, len(chunk)) // 2
@@ -114,6 +125,11 @@ def _sample_within_memory(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         say(f"not enough GPU memory: going on with {limit} images per batch")
+
+
+def _sample_requests(sampler: Sampler, requests: Sequence[ImageRequest]) -> list[Image.Image]:
+    with sampler.drawing(requests):
+        return sample_images(sampler, [request.prompt.text for request in requests], [r.seed for r in requests])
 
 
 def _decode(sampler: Sampler, latents: Float[Tensor, "images channels height width"]) -> list[Image.Image]:

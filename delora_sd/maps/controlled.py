@@ -9,10 +9,10 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from delora_sd.adapters.attach import Attached, Trainable, attach_method
-from delora_sd.adapters.exchange.formats import restore_adapter, save_adapter
+from delora_sd.adapters.exchange.stored.formats import restore_adapter, save_adapter
 from delora_sd.maps.encoder import CONTROL_FOLDER, ControlEncoder, HintPort, restore_encoder, save_encoder
 from delora_sd.settings import AdapterConfig
-from delora_sd.training.objective import AdaptedUNet
+from delora_sd.training.loop.objective import AdaptedUNet
 
 CONTROL = "control"
 """The name of the encoder's parameters: how their learning rate is chosen."""

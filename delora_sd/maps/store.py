@@ -28,7 +28,7 @@ from delora_sd.maps.dataset import MapPair, MapSet
 from delora_sd.maps.palette import Palette, read_labels
 from delora_sd.maps.settings import MapDataConfig
 from delora_sd.progress import ProgressDisplay
-from delora_sd.training.batches import CellData
+from delora_sd.training.loop.member import CellData
 
 CHUNK = 64
 """Pairs between two marks of progress."""

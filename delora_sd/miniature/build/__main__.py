@@ -194,14 +194,14 @@ def segmenter_stage(build: Build) -> None:
         if not folder.exists():
             shutil.copytree(build.start / "mini_seg", folder)
         return
-    from delora_sd.miniature.build import train_segmenter
-    from delora_sd.miniature.build.train_vae import reconstruct
+    from delora_sd.miniature.build.train import segmenter as training
+    from delora_sd.miniature.build.train.vae import reconstruct
     from delora_sd.miniature.judges import save_judge
     from delora_sd.miniature.segmenter import SEGMENTER_CONFIG
 
     preset = build.preset
-    clean = train_segmenter.render_scattered(train_segmenter.TRAIN_SEED, preset.labelled, held_out=False)
-    model = train_segmenter.train_segmenter(
+    clean = training.render_scattered(training.TRAIN_SEED, preset.labelled, held_out=False)
+    model = training.train_segmenter(
         clean,
         reconstruct(_vae(build), clean.pixels[: preset.labelled // 2]),
         build.work,

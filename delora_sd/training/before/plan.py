@@ -82,7 +82,7 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
         adapter = with_default_layers(member.config.adapter, base.family)
         member.config = replace(member.config, adapter=adapter)
         check_layers(adapter, shapes)
-    accelerator = _accelerator(configs[0], members[0].run)
+    accelerator = make_accelerator(configs[0], members[0].run)
     return Plan(
         members=members,
         base=base,
@@ -92,8 +92,11 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
     )
 
 
-def _accelerator(config: TrainConfig, run: RunFolder) -> Accelerator:
-    """Mixed precision is ours (a base in bf16 or fp16, adapters in fp32), so accelerate's is off."""
+def make_accelerator(config: TrainConfig, run: RunFolder) -> Accelerator:
+    """Returns what runs a training's processes.
+
+    Mixed precision is ours (a base in bf16 or fp16, adapters in fp32), so accelerate's is off.
+    """
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = config.training.allow_tf32
         torch.backends.cudnn.allow_tf32 = config.training.allow_tf32

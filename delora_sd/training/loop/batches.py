@@ -4,8 +4,8 @@ So a pack of three equals three runs of one, two processes equal one, and resumi
 the position in the data is the step number.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -41,6 +41,8 @@ class Batch:
     conditions: Conditions
     weights: Float[Tensor, "samples 1 height width"] | None = None
     """Of the loss at each place; none: 1."""
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the model is given besides, under the names of its arguments."""
 
 
 def draw_step(data: CellData, objective: Objective, *, seed: int, step: int, batch_size: int) -> Draw:
@@ -95,6 +97,7 @@ def assemble_batch(cells: list[CellData], draws: list[Draw], device: torch.devic
         times=torch.cat([draw.times for draw in draws]).to(device, non_blocking=True),
         conditions={name: value.to(device) for name, value in stack_conditions(captions, sizes).items()},
         weights=_weights(cells, draws, device),
+        inputs=_inputs(cells, draws, device),
     )
 
 
@@ -103,6 +106,15 @@ def _gather(
 ) -> Tensor:
     """Returns the chosen rows, one part after the other."""
     return torch.cat([of(stats)[rows.to(of(stats).device)] for stats, rows in chosen]).to(device)
+
+
+def _inputs(cells: list[CellData], draws: list[Draw], device: torch.device) -> dict[str, Tensor]:
+    """Returns what is given with the photos; whoever has such inputs has no class images."""
+    pairs = list(zip(cells, draws, strict=True))
+    return {
+        name: torch.cat([cell.photo_inputs[name][draw.photos] for cell, draw in pairs]).to(device, non_blocking=True)
+        for name in cells[0].photo_inputs
+    }
 
 
 def _weights(cells: list[CellData], draws: list[Draw], device: torch.device) -> Tensor | None:

@@ -1,5 +1,6 @@
 """One adapter of a pack, from the door to its files, and the cached inputs it is trained on."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,13 +20,15 @@ class CellData:
     """The cached inputs of one adapter: latent statistics of its images, conditions of their captions."""
 
     photos: LatentStats
-    captions: tuple[Condition, ...]
+    captions: Sequence[Condition]
     """Of each photo, or the one of all photos."""
     class_images: LatentStats | None
     """None without prior preservation."""
     class_caption: Condition | None
     photo_weights: Float[Tensor, "photos 1 height width"] | None = None
     """Of the loss at each place of each photo; none: 1."""
+    photo_inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the model is given with each photo besides, (photos, ...) under the names of its arguments."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,7 +39,8 @@ class Member:
     """In the pack: whose share of the batch is its own."""
     run: RunFolder
     config: TrainConfig
-    subject: Subject
+    subject: Subject | None = None
+    """Whose photos are trained on; none: it is trained on something else."""
     prompts: tuple[str, ...] = ()
     """What its photos are trained with: one text each, or one for all."""
     masks: tuple[Path, ...] = ()

@@ -59,7 +59,7 @@ def pack_losses(
     """
     noisy = objective.noisy(batch.latents, batch.noise, batch.times)
     target = objective.target(batch.latents, batch.noise, batch.times)
-    prediction = model(noisy, batch.times, batch.conditions)
+    prediction = model(noisy, batch.times, batch.conditions, **batch.inputs)
     losses = mse_per_sample(prediction, target, batch.weights)
     if (weights := objective.weights(batch.times)) is not None:
         losses = losses * weights.to(losses.device)

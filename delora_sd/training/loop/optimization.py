@@ -1,8 +1,9 @@
 """One optimizer over all adapters of a pack; rates, decay, clipping and schedule are each adapter's own."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,22 @@ from delora_sd.training.loop.angular import ANGULAR_RATE, keep_directions
 UNDECAYED = ("boundary", "magnitude")
 """Tensors weight decay leaves alone: scales, not directions."""
 
+NO_HIGHEST_RATES: Mapping[str, float] = MappingProxyType({})
+
 
 def build_optimizer(
-    adapters: Iterable[tuple[Trainable, OptimizerConfig]], device: torch.device
+    adapters: Iterable[tuple[Trainable, OptimizerConfig]],
+    device: torch.device,
+    *,
+    highest_rates: Mapping[str, float] = NO_HIGHEST_RATES,
 ) -> torch.optim.Optimizer:
-    """Returns an AdamW whose parameter groups carry their `adapter`, its `settings`, `base_lr` and `is_boundary`."""
+    """Returns an AdamW whose parameter groups carry their `adapter`, its `settings`, `base_lr` and `is_boundary`.
+
+    Args:
+        highest_rates: {name of a parameter: its learning rate at most}.
+    """
     pairs = list(adapters)
-    groups = [group for adapter, settings in pairs for group in _parameter_groups(adapter, settings)]
+    groups = [group for adapter, settings in pairs for group in _parameter_groups(adapter, settings, highest_rates)]
     optimizer = _optimizer_class(groups[0]["settings"].name, device)(groups)
     if angular := [adapter for adapter, settings in pairs if settings.angular]:
         optimizer.register_step_post_hook(partial(_keep_directions_of, angular))
@@ -34,7 +44,9 @@ def _keep_directions_of(adapters: list[Adapter], *_: object) -> None:
         keep_directions(adapter)
 
 
-def _parameter_groups(adapter: Trainable, settings: OptimizerConfig) -> list[dict]:
+def _parameter_groups(
+    adapter: Trainable, settings: OptimizerConfig, highest_rates: Mapping[str, float]
+) -> list[dict]:
     """Directions at `lr` with decay (angular ones need none), scales without, boundary and magnitude at their rates."""
     default = ANGULAR_RATE if settings.angular else default_learning_rate(adapter.config.method)
     lr = default if settings.lr is None else settings.lr
@@ -43,7 +55,8 @@ def _parameter_groups(adapter: Trainable, settings: OptimizerConfig) -> list[dic
     for name, parameter in adapter.parameters_by_name():
         decay = 0.0 if name in UNDECAYED or settings.angular else settings.weight_decay
         own = own_rates.get(name)
-        by_kind.setdefault((name == "boundary", decay, lr if own is None else own), []).append(parameter)
+        rate = min(lr if own is None else own, highest_rates.get(name, math.inf))
+        by_kind.setdefault((name == "boundary", decay, rate), []).append(parameter)
     return [
         {
             "params": parameters,

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from delora_sd.miniature.build.muon import Muon
-from delora_sd.miniature.build.precision import computing
-from delora_sd.miniature.build.stage import StagePlan, train_stage
+from delora_sd.miniature.build.train.muon import Muon
+from delora_sd.miniature.build.train.precision import computing
+from delora_sd.miniature.build.train.stage import StagePlan, train_stage
 from delora_sd.miniature.segmenter import SEGMENTER_CONFIG, MiniSegmenter, find_labels, new_segmenter
 from delora_sd.miniature.world.places.contexts import CONTEXTS
 from delora_sd.miniature.world.render import render_labelled
