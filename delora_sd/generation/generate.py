@@ -46,7 +46,7 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
     Raises:
         UserError: settings, prompts, an adapter or a base model that cannot work; a disk that is full.
     """
-    _check_settings(config)
+    check_settings(config)
     source = find_source(config)
     prompts = load_prompts(
         config.prompts, identifier=source.identifier, class_word=source.class_word, is_live=source.is_live
@@ -146,7 +146,7 @@ def _sampling(config: GenerateConfig, size_px: int) -> SamplingSettings:
     )
 
 
-def _check_settings(config: GenerateConfig) -> None:
+def check_settings(config: GenerateConfig) -> None:
     """Raises UserError for numbers that make no image."""
     if config.output_dir is not None:
         check_length(Path(config.output_dir).expanduser(), setting="output_dir")

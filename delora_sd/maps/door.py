@@ -71,7 +71,9 @@ def check_map_config(config: MapTrainConfig) -> None:
     if config.epochs is not None and config.epochs < 1:
         raise UserError(f"epochs: {config.epochs}; expected a whole number of at least 1, or none")
     if config.training.prior_weight != 0 or config.training.outside_weight != 1:
-        raise UserError("training.prior_weight, training.outside_weight: maps have neither class images nor masks; leave them out")
+        raise UserError(
+            "training.prior_weight, training.outside_weight: maps have neither class images nor masks; leave them out"
+        )
     if config.optimizer.angular:
         raise UserError("optimizer.angular: not with maps; leave it out")
     if not (math.isfinite(config.control.max_lr) and config.control.max_lr >= 0):

@@ -50,7 +50,9 @@ class ControlEncoder(nn.Module):
         return self.block(self.colours[labels.long()].permute(0, 3, 1, 2).contiguous())
 
 
-def create_encoder(config: ControlConfig, palette: Palette, base: Base, unet: nn.Module, *, seed: int) -> ControlEncoder:
+def create_encoder(
+    config: ControlConfig, palette: Palette, base: Base, unet: nn.Module, *, seed: int
+) -> ControlEncoder:
     """Returns the encoder that training starts from, on the CPU.
 
     Raises:
@@ -70,7 +72,9 @@ def encoder_widths(base: Base) -> tuple[int, ...]:
     reduction = base.size_px // base.latent_side
     num_halvings = reduction.bit_length() - 1
     if not 1 <= num_halvings < len(WIDTHS):
-        raise UserError(f"{base.name}: latents {reduction} times smaller than images; a control encoder makes 2, 4 or 8")
+        raise UserError(
+            f"{base.name}: latents {reduction} times smaller than images; a control encoder makes 2, 4 or 8"
+        )
     return WIDTHS[: num_halvings + 1]
 
 
@@ -144,7 +148,9 @@ def save_encoder(encoder: ControlEncoder, folder: Path) -> None:
 
     def write(path: Path) -> None:
         write_tensors(path / WEIGHTS_FILE, dict(encoder.block.named_parameters()), {"format": "pt"})
-        write_json(path / CONFIG_FILE, {"widths": _widths(encoder.block), "channels": encoder.block.conv_out.out_channels})
+        write_json(
+            path / CONFIG_FILE, {"widths": _widths(encoder.block), "channels": encoder.block.conv_out.out_channels}
+        )
         (path / PALETTE_FILE).write_text(encoder.palette.text, encoding="utf-8")
 
     write_folder(folder, write)

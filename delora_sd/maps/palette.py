@@ -110,9 +110,7 @@ def read_labels(file: Path, palette: Palette) -> Labels:
     """
     with _open(file) as image:
         mode, image = image.mode, _opaque(file, image)
-        if mode in ("L", "1", "I", "I;16"):
-            labels = _from_indices(file, np.asarray(image), palette)
-        elif mode == "P" and not _shows_colours(image, palette):
+        if mode in ("L", "1", "I", "I;16") or (mode == "P" and not _shows_colours(image, palette)):
             labels = _from_indices(file, np.asarray(image), palette)
         else:
             labels = _from_colours(file, np.asarray(image.convert("RGB")), palette)
@@ -180,7 +178,7 @@ def _from_colours(file: Path, pixels: np.ndarray, palette: Palette) -> Labels:
     row, column = np.argwhere(~is_known)[0]
     colour = ", ".join(map(str, pixels[row, column].tolist()))
     raise UserError(
-        f"{file}: pixel ({column}, {row}) has the colour ({colour}), which is none of the {palette.num_labels} classes; "
+        f"{file}: pixel ({column}, {row}) has the colour ({colour}), none of the {palette.num_labels} classes; "
         "expected grey labels, the palette's colours without blending, or ADE20K's _seg.png"
     )
 

@@ -6,8 +6,10 @@ The loop, its checkpoints and its packs are those of subjects; one run is a pack
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from delora_sd.adapters.attach import Attached, check_layers
@@ -33,15 +35,15 @@ from delora_sd.maps.settings import MapTrainConfig
 from delora_sd.maps.store import StorePlan, ensure_store, store_plan
 from delora_sd.progress import ProgressDisplay
 from delora_sd.signals import Stopped
-from delora_sd.training.record.checkpoints import last_common_step, load_checkpoint
 from delora_sd.training.before.door import check_pack
+from delora_sd.training.before.plan import make_accelerator
 from delora_sd.training.loop.loop import Session, run_loop
-from delora_sd.training.record.manifest import describe_making
+from delora_sd.training.loop.member import Member
 from delora_sd.training.loop.objective import load_training_unet
 from delora_sd.training.loop.optimization import build_optimizer
-from delora_sd.training.before.plan import make_accelerator
-from delora_sd.training.loop.member import Member
 from delora_sd.training.recipe import FP16_LOSS_SCALE
+from delora_sd.training.record.checkpoints import last_common_step, load_checkpoint
+from delora_sd.training.record.manifest import describe_making
 from delora_sd.training.record.reporter import Reporter
 
 _ADVICE = "bring back what it was begun with, or use another output_dir"
@@ -97,15 +99,9 @@ def is_map_trained(run: RunFolder, steps: int) -> bool:
 def _map_run(config: MapTrainConfig, map_set: MapSet, position: int) -> MapRun:
     resolved = absolute_places(replace(config, adapter=adapter_config(config), targets="named"))
     trained = loop_config(resolved, num_steps(resolved, len(map_set.pairs)))
-    run = RunFolder(_path(resolved))
+    run = RunFolder(Path(resolved.output_dir).expanduser())
     check_same_run(run, resolved)
     return MapRun(config=resolved, member=Member(position=position, run=run, config=trained))
-
-
-def _path(config: MapTrainConfig):
-    from pathlib import Path
-
-    return Path(config.output_dir).expanduser()
 
 
 def _train_unfinished(runs: list[MapRun], map_set: MapSet) -> None:
@@ -122,7 +118,7 @@ def _train_unfinished(runs: list[MapRun], map_set: MapSet) -> None:
         raise stop
 
 
-def _train(runs: list[MapRun], map_set: MapSet, accelerator) -> Stopped | None:
+def _train(runs: list[MapRun], map_set: MapSet, accelerator: Accelerator) -> Stopped | None:
     """Caches, attaches, resumes, loops, saves; returns the stop when it was asked to."""
     began, members, first = time.monotonic(), [run.member for run in runs], runs[0].config
     base = _check_base(runs)
@@ -169,7 +165,7 @@ def _check_base(runs: list[MapRun]) -> Base:
     return base
 
 
-def _prepare_data(plan: StorePlan, members: list[Member], accelerator) -> str:
+def _prepare_data(plan: StorePlan, members: list[Member], accelerator: Accelerator) -> str:
     """Gives every member the same data; returns the hash of what it was made from."""
     with accelerator.main_process_first():
         if not plan.folder.exists():
@@ -191,9 +187,7 @@ def _attach(unet: nn.Module, runs: list[MapRun], map_set: MapSet, base: Base) ->
     pack = attach_control(unet, configs, encoders, seeds=seeds, alone=control.alone)
     adapters = [None] * len(runs) if control.alone else list(pack.adapters)
     for run, adapter, encoder in zip(runs, adapters, encoders, strict=True):
-        run.member.adapter = ControlledAdapter(
-            run.member.config.adapter, adapter, encoder, is_trained=control.trained
-        )
+        run.member.adapter = ControlledAdapter(run.member.config.adapter, adapter, encoder, is_trained=control.trained)
     return pack
 
 
@@ -225,7 +219,7 @@ def _restore(members: list[Member], optimizer: torch.optim.Optimizer, start_step
             member.loss_scale = FP16_LOSS_SCALE
 
 
-def _progress(members: list[Member], start_step: int, accelerator) -> ProgressDisplay:
+def _progress(members: list[Member], start_step: int, accelerator: Accelerator) -> ProgressDisplay:
     title = members[0].run.path.name if len(members) == 1 else f"{len(members)} encoders and adapters"
     total = members[0].config.training.num_steps
     return ProgressDisplay(title, total=total, unit="steps", done=start_step, is_shown=accelerator.is_main_process)

@@ -14,8 +14,8 @@ Split = Literal["train", "search", "test"]
 @dataclass(frozen=True, kw_only=True)
 class MapDataConfig:
     dataset: str = "data/ADEChallengeData2016"
-    """Folder of SceneParse150 (images/, annotations/), of OFT's ADE20K (train/color, train/segm, prompt_*.json), a
-    folder of your own (train/photos, train/maps, captions.json; docs/MAPS.md), or `miniature` (rendered on the spot)."""
+    """Folder of SceneParse150 (images/, annotations/), of OFT's ADE20K (train/color, train/segm, prompt_*.json), one of
+    your own (train/photos, train/maps, captions.json; docs/MAPS.md), or `miniature` (rendered on the spot)."""
     captions: str | None = None
     """A file of captions (.json, .jsonl, .csv: name, text), or `scenes`: SceneParse150's own scene categories.
     none: the captions that came with the dataset."""

@@ -76,7 +76,9 @@ def _stamp(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def store_bytes(num_pairs: int, *, latent_shape: tuple[int, int, int], size_px: int, text_shape: tuple[int, int]) -> int:
+def store_bytes(
+    num_pairs: int, *, latent_shape: tuple[int, int, int], size_px: int, text_shape: tuple[int, int]
+) -> int:
     """Returns what a store takes on disk, with embeddings in half precision."""
     latents, text = np.prod(latent_shape), np.prod(text_shape)
     return int(num_pairs * (2 * 4 * latents + size_px**2 + 2 * text))

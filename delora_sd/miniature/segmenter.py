@@ -3,6 +3,7 @@
 It knows this world only; its scores are no SegFormer or UperNet scores.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class MiniSegmenter(nn.Module):
         super().__init__()
         self.conv_in = nn.Conv2d(3, widths[0], 4, stride=_PIXELS, padding=1)
         self.down = nn.ModuleList([_Residual(width, 2) for width in widths])
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.narrow = nn.ModuleList([nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairs])
         self.widen = nn.ModuleList([nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs])
         self.up = nn.ModuleList([_Residual(fine, 1) for fine, _ in pairs])

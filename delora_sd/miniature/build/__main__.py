@@ -276,7 +276,9 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for sd/, mini_dino/, mini_clip/, mini_seg/ and the card")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for sd/, mini_dino/, mini_clip/, mini_seg/ and the card"
+    )
     parser.add_argument("--work-dir", type=Path, required=True, help="folder for pictures and checkpoints (about 2 GB)")
     parser.add_argument("--start-from", type=Path, help="folder of an earlier build (with sd/), trained on")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="cpu")

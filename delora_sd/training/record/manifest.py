@@ -36,21 +36,25 @@ def describe_run(
         before: The manifest of the call that began it, {} in the first; its photos were compared and stay as they are.
     """
     peft_config = config.adapter.peft_config
-    return describe_making(config, base) | {
-        "subject": {"name": subject.name, "class_word": subject.class_word, "is_live": subject.is_live},
-        "photos": _hash_photos(subject.photos),
-        "held_out": _hash_photos(subject.held_out),
-        "captions": dict(zip((photo.name for photo in subject.photos), prompts, strict=True))
-        if config.data.captions
-        else {},
-        "masks": {photo.name: hash_file(mask) for photo, mask in zip(subject.photos, masks, strict=bool(masks))},
-        "peft_config": hash_file(Path(peft_config)) if peft_config else None,
-        "trainable_parameters": trainable_parameters,
-    } | {
-        key: before[key]
-        for key in ("photos", "held_out", "masks", "captions")
-        if before.get("photos") and key in before
-    }
+    return (
+        describe_making(config, base)
+        | {
+            "subject": {"name": subject.name, "class_word": subject.class_word, "is_live": subject.is_live},
+            "photos": _hash_photos(subject.photos),
+            "held_out": _hash_photos(subject.held_out),
+            "captions": dict(zip((photo.name for photo in subject.photos), prompts, strict=True))
+            if config.data.captions
+            else {},
+            "masks": {photo.name: hash_file(mask) for photo, mask in zip(subject.photos, masks, strict=bool(masks))},
+            "peft_config": hash_file(Path(peft_config)) if peft_config else None,
+            "trainable_parameters": trainable_parameters,
+        }
+        | {
+            key: before[key]
+            for key in ("photos", "held_out", "masks", "captions")
+            if before.get("photos") and key in before
+        }
+    )
 
 
 def describe_making(config: TrainConfig, base: Base) -> dict[str, Any]:
