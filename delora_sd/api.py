@@ -11,6 +11,7 @@ from typing import Any
 from delora_sd.config.load import load_config, to_dict
 from delora_sd.config.overlay import Config, with_settings
 from delora_sd.errors import UserError
+from delora_sd.maps.settings import MapGenerateConfig
 from delora_sd.settings import GenerateConfig, TrainConfig
 
 Given = str | Path | Mapping[str, Any]
@@ -45,10 +46,10 @@ def generate(run: str | Path | GenerateConfig, *given: Given, **settings: Any) -
     Raises:
         UserError: settings, prompts, an adapter or a base model that cannot work; a disk that is full.
     """
-    from delora_sd.generation.generate import generate as draw
+    from delora_sd.maps.generate import generate as draw
 
-    first = run if isinstance(run, GenerateConfig) else {"run": run}
-    return draw(settings_of(GenerateConfig, (first, *given), settings))
+    first = to_dict(run) if isinstance(run, GenerateConfig) else {"run": run}
+    return draw(settings_of(MapGenerateConfig, (first, *given), settings))
 
 
 def settings_of(schema: type[Config], given: tuple[Any, ...], named: Mapping[str, Any]) -> Config:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from delora_sd import settings
 from delora_sd.cli.command import Command, to_json
+from delora_sd.maps.settings import MapGenerateConfig, MapTrainConfig
 from delora_sd.studio.settings import StudioConfig
 from delora_sd.training.settings import EstimateConfig, PackConfig
 
@@ -18,10 +19,24 @@ def _train(config: settings.TrainConfig) -> None:
         print(f"{result.run.path} is finished, all {result.step} steps; there is nothing to do")
 
 
-def _generate(config: settings.GenerateConfig) -> None:
-    from delora_sd.generation.generate import generate
+def _generate(config: MapGenerateConfig) -> None:
+    from delora_sd.maps.generate import generate
 
     print(generate(config))
+
+
+def _train_maps(config: MapTrainConfig) -> None:
+    from delora_sd.maps.recipe import train_maps
+
+    run = train_maps(config)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{run.path} is trained, all {run.read_manifest()['finished_step']} steps")
+
+
+def _estimate_maps(config: MapTrainConfig) -> None:
+    from delora_sd.maps.estimate import describe_training
+
+    print("\n".join(describe_training(config)))
 
 
 def _export(config: settings.ExportConfig) -> None:
@@ -132,11 +147,18 @@ COMMANDS = {
         example="delora-sd estimate model.base=miniature training.batch_size=2 training.prior_weight=0",
     ),
     "generate": Command(
-        summary="Generate the subject in new contexts.",
-        config=settings.GenerateConfig,
+        summary="Generate the subject in new contexts, or images from semantic maps.",
+        config=MapGenerateConfig,
         run=_generate,
         positional=("run",),
         example="delora-sd generate runs/rex prompts=dreambooth images_per_prompt=4",
+    ),
+    "train-maps": Command(
+        summary="Train a control encoder and an adapter on semantic maps and their photos (Table 2).",
+        config=MapTrainConfig,
+        run=_train_maps,
+        example="delora-sd train-maps configs/train/maps_delora.yaml data.captions=scenes output_dir=runs/maps",
+        dry_run=_estimate_maps,
     ),
     "export": Command(
         summary="Write the adapter as a plain LoRA file that other tools load.",

@@ -230,12 +230,13 @@ def _plain(value: Any) -> Any:
 
 
 def _field_docs(schema: type) -> dict[str, str]:
-    """Returns {field: the string literal that follows it in the source}."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0].body
+    """Returns {field: the string literal that follows it in the source}, of the class and those it extends."""
     docs = {}
-    for statement, following in itertools.pairwise(body):
-        if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
-            docs[statement.target.id] = " ".join(str(following.value.value).split())
+    for own in filter(is_dataclass, reversed(schema.__mro__)):
+        body = ast.parse(textwrap.dedent(inspect.getsource(own))).body[0].body
+        for statement, following in itertools.pairwise(body):
+            if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
+                docs[statement.target.id] = " ".join(str(following.value.value).split())
     return docs
 
 

@@ -8,7 +8,7 @@ from delora_sd.adapters.attach import check_known
 from delora_sd.config.deciding import is_deciding
 from delora_sd.config.load import flatten, load_config
 from delora_sd.errors import UserError
-from delora_sd.files.made_from import absolute_place
+from delora_sd.files.contents import absolute_place
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.maps.dataset import MINIATURE
 from delora_sd.maps.encoder import CONTROL_FOLDER

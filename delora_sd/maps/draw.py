@@ -14,8 +14,8 @@ from delora_sd.adapters.exchange.merge.merging import merged_adapters
 from delora_sd.data.prompts import Prompt
 from delora_sd.diffusion.bases import Base
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
-from delora_sd.files.hashing import hash_file
-from delora_sd.files.made_from import check_base
+from delora_sd.files.contents import hash_file
+from delora_sd.files.contents import check_base
 from delora_sd.files.run_folder import RunFolder, append_line
 from delora_sd.generation.images import ImageWriter
 from delora_sd.generation.model import ModelKeeper

@@ -10,6 +10,7 @@ from delora_sd.diffusion.bases import find_base
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.generate import check_settings
+from delora_sd.generation.generate import generate as draw_subject
 from delora_sd.generation.requests import SamplingSettings
 from delora_sd.maps.captions import read_captions
 from delora_sd.maps.dataset import list_maps
@@ -17,6 +18,21 @@ from delora_sd.maps.door import is_map_run, read_map_settings
 from delora_sd.maps.draw import MapImage, MapSource, draw_maps, seed_of_map
 from delora_sd.maps.encoder import CONTROL_FOLDER, load_palette
 from delora_sd.maps.settings import MapGenerateConfig
+
+
+def generate(config: MapGenerateConfig) -> Path:
+    """Returns the folder of the image set, from maps where the settings name some; the same call again resumes.
+
+    Raises:
+        UserError: settings, prompts, maps, an adapter or a base model that cannot work; a disk that is full.
+    """
+    if config.maps is not None:
+        return generate_from_maps(config)
+    if config.captions is not None or config.solver != "dpm++":
+        raise UserError("captions, solver: only with maps=FOLDER")
+    if config.run and is_map_run(Path(config.run).expanduser()):
+        raise UserError(f"run={config.run}: trained on maps; give maps=FOLDER, and prompts or captions for them")
+    return draw_subject(config)
 
 
 def generate_from_maps(config: MapGenerateConfig) -> Path:

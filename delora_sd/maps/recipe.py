@@ -17,7 +17,7 @@ from delora_sd.config.load import to_yaml
 from delora_sd.diffusion.bases import Base, find_base
 from delora_sd.diffusion.parts import load_noise_scheduler, load_unet, resolve_dtype
 from delora_sd.errors import UserError
-from delora_sd.files.made_from import check_base
+from delora_sd.files.contents import check_base
 from delora_sd.files.run_folder import RunFolder, read_json, read_lines, write_json, write_lines, write_text
 from delora_sd.maps.controlled import CONTROL, ControlledAdapter, ControlledUNet, attach_control
 from delora_sd.maps.dataset import MapSet, check_sizes, find_map_set

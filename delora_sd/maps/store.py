@@ -21,7 +21,7 @@ from delora_sd.diffusion.bases import Base
 from delora_sd.diffusion.cache import LatentStats, cache_folder, encode_photos, encode_prompts
 from delora_sd.diffusion.parts import load_text_encoder, load_vae
 from delora_sd.errors import DiskError
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 from delora_sd.files.locks import hold
 from delora_sd.files.run_folder import read_json, write_json
 from delora_sd.maps.dataset import MapPair, MapSet
