@@ -114,7 +114,7 @@ def crop_sizes(paths: Sequence[Path], size_px: int) -> "Int[Tensor, 'photos 6']"
 
 def _upright_size(path: Path) -> tuple[int, int]:
     """Returns (height, width) as people see the photo: a camera held on its side writes a mark, not other pixels."""
-    with _open_header(path) as image:
+    with open_header(path) as image:
         lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return image.size if lies_on_its_side else image.size[::-1]
 

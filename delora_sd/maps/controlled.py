@@ -1,18 +1,19 @@
 """A UNet with control encoders and adapters, and one pair of them as the training loop sees it: a single adapter."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 
 from delora_sd.adapters.attach import Attached, Trainable, attach_method
 from delora_sd.adapters.exchange.stored.formats import restore_adapter, save_adapter
+from delora_sd.diffusion.families.family import Conditions
 from delora_sd.maps.encoder import CONTROL_FOLDER, ControlEncoder, HintPort, restore_encoder, save_encoder
 from delora_sd.settings import AdapterConfig
-from delora_sd.training.loop.objective import AdaptedUNet
+from delora_sd.training.loop.objective import AdaptedDenoiser
 
 CONTROL = "control"
 """The name of the encoder's parameters: how their learning rate is chosen."""
@@ -73,24 +74,26 @@ class NoAdapters(nn.Module):
 class ControlledUNet(nn.Module):
     """The frozen UNet, its pack and one encoder per adapter: what accelerate prepares."""
 
-    def __init__(self, unet: nn.Module, pack: nn.Module, encoders: list[ControlEncoder]):
+    def __init__(
+        self, unet: nn.Module, pack: nn.Module, predict: Callable[..., Tensor], encoders: list[ControlEncoder]
+    ):
         super().__init__()
-        self.adapted = AdaptedUNet(unet, pack)
+        self.adapted = AdaptedDenoiser(unet, pack, predict)
         self.encoders = nn.ModuleList(encoders)
         self._port = HintPort(unet)
 
     def forward(
         self,
         latents: Float[Tensor, "samples channels height width"],
-        timesteps: Int[Tensor, " samples"],
-        embeddings: Float[Tensor, "samples tokens dim"],
+        times: Shaped[Tensor, " samples"],
+        conditions: Conditions,
         labels: UInt8[Tensor, "samples rows columns"],
     ) -> Tensor:
         """Every encoder sees the maps of its own equal share of the batch."""
         shares = zip(self.encoders, labels.chunk(len(self.encoders)), strict=True)
         self._port.hint = torch.cat([encoder(own) for encoder, own in shares])
         try:
-            return self.adapted(latents, timesteps, embeddings)
+            return self.adapted(latents, times, conditions)
         finally:
             self._port.hint = None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from delora_sd.adapters.attach import check_known
 from delora_sd.config.deciding import is_deciding
 from delora_sd.config.load import flatten, load_config
+from delora_sd.diffusion.unet.unets import ATTENTION
 from delora_sd.errors import UserError
 from delora_sd.files.contents import absolute_place
 from delora_sd.files.run_folder import RunFolder
@@ -17,7 +18,6 @@ from delora_sd.settings import AdapterConfig, PreviewConfig, TrainConfig
 from delora_sd.training.before.door import check_config
 from delora_sd.training.before.identity import resolve_places
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 TARGETS = {"attention": ATTENTION, "attention+geglu": (*ATTENTION, "ff.net.0.proj")}
 """OFT's target set is the second: its `{"CrossAttention", "Attention", "GEGLU"}`, but not `ff.net.2`."""
 

@@ -2,7 +2,7 @@
 guidance, so guidance acts on the text only."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +12,9 @@ import torch
 
 from delora_sd.adapters.exchange.merge.merging import merged_adapters
 from delora_sd.data.prompts import Prompt
-from delora_sd.diffusion.bases import Base
+from delora_sd.diffusion.families.family import Base, Solver
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
-from delora_sd.files.contents import hash_file
-from delora_sd.files.contents import check_base
+from delora_sd.files.contents import check_base, hash_file
 from delora_sd.files.run_folder import RunFolder, append_line
 from delora_sd.generation.images import ImageWriter
 from delora_sd.generation.model import ModelKeeper
@@ -30,8 +29,8 @@ from delora_sd.generation.requests import (
     write_listing,
 )
 from delora_sd.generation.sampler import Sampler, default_batch_size, render_images
-from delora_sd.generation.solver import build_solver
 from delora_sd.generation.sources import hash_adapters
+from delora_sd.maps.ddim import Ddim
 from delora_sd.maps.encoder import WEIGHTS_FILE, HintPort, load_encoder
 from delora_sd.maps.palette import Palette
 from delora_sd.maps.store import read_square_labels
@@ -92,7 +91,8 @@ def draw_maps(
     base = keeper.find(source.model)
     if source.run is not None:
         check_base(source.run, name=base.name, fingerprint=base.fingerprint, advice="bring it back")
-    build_solver(base.schedule, sampling.num_inference_steps, kind=sampling.solver)
+    make_solver = _solver_of(sampling, base)
+    make_solver(base, sampling.num_inference_steps, device="cpu")  # refused before anything is written
     labels = _read_maps(source, wanted, sampling.size_px)
     image_set = _describe(source, wanted, sampling, base, labels, step)
     requests = [ImageRequest(prompt=one.prompt, seed=one.seed, file=image_set.folder / one.file_name) for one in wanted]
@@ -103,6 +103,10 @@ def draw_maps(
             _draw(source, base, sampling, image_set, requests, maps, labels, finished, batch_size, keeper)
             write_listing(image_set, read_listing(image_set.listing))
     return image_set.folder
+
+
+def _solver_of(sampling: SamplingSettings, base: Base) -> Callable[..., Solver]:
+    return Ddim if sampling.solver == "ddim" else base.family.solver
 
 
 def _read_maps(source: MapSource, wanted: Sequence[MapImage], size_px: int) -> dict[Path, np.ndarray]:
@@ -158,7 +162,8 @@ def _draw(
         quantization=source.model.quantization,
         is_compiled=False,
     )
-    sampler = model.sampler(list(dict.fromkeys(request.prompt.text for request in requests)), sampling)
+    texts = [request.prompt.text for request in requests]
+    sampler = replace(model.sampler(texts, sampling), make_solver=_solver_of(sampling, base))
 
     def list_images(records: list[dict]) -> None:
         for record in records:
@@ -173,7 +178,7 @@ def _draw(
         if source.control is not None:
             shown = {file: labels[map_file] for file, map_file in maps.items()}
             sampler = replace(sampler, drawing=stack.enter_context(_control(source.control, sampler, shown)))
-        stack.enter_context(merged_adapters(sampler.unet, source.adapters))
+        stack.enter_context(merged_adapters(sampler.denoiser, source.adapters))
         progress = stack.enter_context(
             ProgressDisplay(image_set.folder.name, total=sum(map(is_missing, requests)), unit="images")
         )
@@ -191,13 +196,13 @@ def _draw(
 @contextmanager
 def _control(folder: Path, sampler: Sampler, shown: Mapping[Path, np.ndarray]) -> Iterator:
     """Inside, the UNet takes hints; yields what a sampler enters around each batch of requests."""
-    encoder, port = load_encoder(folder, sampler.unet).to(sampler.unet.device), HintPort(sampler.unet)
+    encoder, port = load_encoder(folder, sampler.denoiser).to(sampler.denoiser.device), HintPort(sampler.denoiser)
 
     @contextmanager
     def hinted(requests: Sequence[ImageRequest]) -> Iterator[None]:
         batch = torch.from_numpy(np.stack([shown[request.file] for request in requests]))
         with torch.no_grad():
-            port.hint = encoder(batch.to(sampler.unet.device))
+            port.hint = encoder(batch.to(sampler.denoiser.device))
         try:
             yield
         finally:

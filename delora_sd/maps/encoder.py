@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from delora_sd.diffusion.bases import Base
+from delora_sd.diffusion.families.family import Base
 from delora_sd.errors import UserError
 from delora_sd.files.hub import find_model_folder
 from delora_sd.files.run_folder import read_json, write_folder, write_json
@@ -50,6 +50,13 @@ class ControlEncoder(nn.Module):
         return self.block(self.colours[labels.long()].permute(0, 3, 1, 2).contiguous())
 
 
+def check_can_control(base: Base, unet: nn.Module) -> None:
+    """Raises UserError for a base without a first convolution to add a hint to, or whose latents are reduced oddly."""
+    if not any(name == "conv_in" and isinstance(layer, nn.Conv2d) for name, layer in unet.named_children()):
+        raise UserError(f"{base.name}: its denoiser has no first convolution, where a map's hint is added; use a UNet")
+    encoder_widths(base)
+
+
 def create_encoder(
     config: ControlConfig, palette: Palette, base: Base, unet: nn.Module, *, seed: int
 ) -> ControlEncoder:
@@ -69,7 +76,7 @@ def create_encoder(
 
 def encoder_widths(base: Base) -> tuple[int, ...]:
     """Returns the widths that bring a map of the base's size to the size of its latents."""
-    reduction = base.size_px // base.latent_side
+    reduction = base.latent_factor
     num_halvings = reduction.bit_length() - 1
     if not 1 <= num_halvings < len(WIDTHS):
         raise UserError(

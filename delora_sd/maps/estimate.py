@@ -10,8 +10,9 @@ from delora_sd.adapters.lowrank.adapter import create_adapter
 from delora_sd.adapters.lowrank.methods import METHODS
 from delora_sd.adapters.lowrank.pack import find_targets
 from delora_sd.config.load import to_yaml
-from delora_sd.diffusion.bases import SD15_ARCHITECTURE, Base, find_base
-from delora_sd.diffusion.parts import load_unet
+from delora_sd.diffusion.bases import SD15_ARCHITECTURE, find_base
+from delora_sd.diffusion.families.family import Base
+from delora_sd.diffusion.parts import load_denoiser
 from delora_sd.errors import UserError
 from delora_sd.maps.dataset import find_map_set
 from delora_sd.maps.door import TARGETS, adapter_config, check_map_config, num_steps
@@ -35,13 +36,11 @@ class Shapes:
 
     base: Base
     unet: nn.Module
-    num_text_features: int
 
 
 def load_shapes(model: ModelConfig) -> Shapes:
     base = find_base(model)
-    unet = load_unet(base, device="meta", dtype=torch.float32)
-    return Shapes(base=base, unet=unet, num_text_features=unet.config.cross_attention_dim)
+    return Shapes(base=base, unet=load_denoiser(base, device="meta", dtype=torch.float32))
 
 
 def describe_training(config: MapTrainConfig) -> list[str]:
@@ -89,13 +88,7 @@ def count_adapter(config: MapTrainConfig, unet: nn.Module) -> str:
 
 
 def cache_bytes(shapes: Shapes, pairs: int) -> int:
-    side = shapes.base.latent_side
-    return store_bytes(
-        pairs,
-        latent_shape=(shapes.unet.config.in_channels, side, side),
-        size_px=shapes.base.size_px,
-        text_shape=(shapes.base.num_text_tokens, shapes.num_text_features),
-    )
+    return store_bytes(shapes.base, pairs)
 
 
 def training_hours(config: MapTrainConfig, shapes: Shapes, steps: int) -> float:
@@ -114,24 +107,25 @@ def forward_flops(shapes: Shapes) -> int:
     """Returns the operations of one image's forward through the UNet, counted on shapes alone."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    side = shapes.base.latent_side
-    latents = torch.zeros(1, shapes.unet.config.in_channels, side, side, device="meta")
-    text = torch.zeros(1, shapes.base.num_text_tokens, shapes.num_text_features, device="meta")
+    base = shapes.base
+    latents = torch.zeros(1, base.latent_channels, base.latent_side, base.latent_side, device="meta")
+    known = base.family.condition_shapes(base)
+    conditions = {name: torch.zeros(1, *shape, device="meta") for name, shape in known.items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shapes.unet(latents, torch.zeros(1, device="meta"), encoder_hidden_states=text)
+        base.family.predict(shapes.unet, latents, torch.zeros(1, device="meta"), conditions)
     return counter.get_total_flops()
 
 
 def oft_identity() -> dict[str, int]:
     """Returns the parts of 16,281,968, the parameters OFT's README prints for n = 4 on this task.
 
-    Its blocks count whole; beside them train the encoder and ControlNet's time embedding, which nothing uses.
+    Beside its blocks train the encoder and ControlNet's time embedding, which nothing uses.
     """
     shapes = load_shapes(ModelConfig(base=SD15_ARCHITECTURE))
     parts = {}
     for name, targets in (("attention", TARGETS["attention"]), ("geglu", ("ff.net.0.proj",))):
         sides = [layer.weight.shape[1] // OFT_BLOCKS for layer in find_targets(shapes.unet, targets).values()]
-        parts[name] = sum(OFT_BLOCKS * side * side for side in sides)
+        parts[name] = sum(OFT_BLOCKS * side * (side - 1) // 2 for side in sides)  # a skew-symmetric block's entries
     widths = shapes.unet.config.block_out_channels
     embedding = 4 * widths[0]
     parts["control encoder"] = count_encoder(encoder_widths(shapes.base), widths[0])

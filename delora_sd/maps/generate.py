@@ -28,7 +28,7 @@ def generate(config: MapGenerateConfig) -> Path:
     """
     if config.maps is not None:
         return generate_from_maps(config)
-    if config.captions is not None or config.solver != "dpm++":
+    if config.captions is not None or config.solver != "own":
         raise UserError("captions, solver: only with maps=FOLDER")
     if config.run and is_map_run(Path(config.run).expanduser()):
         raise UserError(f"run={config.run}: trained on maps; give maps=FOLDER, and prompts or captions for them")

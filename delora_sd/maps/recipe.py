@@ -14,8 +14,9 @@ from torch import nn
 
 from delora_sd.adapters.attach import Attached, check_layers
 from delora_sd.config.load import to_yaml
-from delora_sd.diffusion.bases import Base, find_base
-from delora_sd.diffusion.parts import load_noise_scheduler, load_unet, resolve_dtype
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.families.family import Base
+from delora_sd.diffusion.parts import load_denoiser, resolve_dtype
 from delora_sd.errors import UserError
 from delora_sd.files.contents import check_base
 from delora_sd.files.run_folder import RunFolder, read_json, read_lines, write_json, write_lines, write_text
@@ -30,7 +31,7 @@ from delora_sd.maps.door import (
     loop_config,
     num_steps,
 )
-from delora_sd.maps.encoder import CONTROL_FOLDER, create_encoder
+from delora_sd.maps.encoder import CONTROL_FOLDER, check_can_control, create_encoder
 from delora_sd.maps.settings import MapTrainConfig
 from delora_sd.maps.store import StorePlan, ensure_store, store_plan
 from delora_sd.progress import ProgressDisplay
@@ -39,7 +40,7 @@ from delora_sd.training.before.door import check_pack
 from delora_sd.training.before.plan import make_accelerator
 from delora_sd.training.loop.loop import Session, run_loop
 from delora_sd.training.loop.member import Member
-from delora_sd.training.loop.objective import load_training_unet
+from delora_sd.training.loop.objective import load_training_denoiser
 from delora_sd.training.loop.optimization import build_optimizer
 from delora_sd.training.recipe import FP16_LOSS_SCALE
 from delora_sd.training.record.checkpoints import last_common_step, load_checkpoint
@@ -127,7 +128,7 @@ def _train(runs: list[MapRun], map_set: MapSet, accelerator: Accelerator) -> Sto
         first.data, map_set, base, size_px=first.model.size_px or base.size_px, device=accelerator.device, dtype=dtype
     )
     contents = _prepare_data(plan, members, accelerator)
-    unet = load_training_unet(base, first.model, first.training, device=accelerator.device, dtype=dtype)
+    unet = load_training_denoiser(base, first.model, first.training, device=accelerator.device, dtype=dtype)
     pack = _attach(unet, runs, map_set, base)
     pairs = [(each.adapter, each.config.optimizer) for each in members]
     optimizer = build_optimizer(pairs, accelerator.device, highest_rates={CONTROL: first.control.max_lr})
@@ -136,13 +137,13 @@ def _train(runs: list[MapRun], map_set: MapSet, accelerator: Accelerator) -> Sto
     if accelerator.is_main_process:
         _open_run_folders(runs, map_set, base, contents, start_step)
     _restore(members, optimizer, start_step, dtype)
+    encoders = [each.adapter.encoder for each in members]
     session = Session(
         accelerator=accelerator,
-        model=accelerator.prepare_model(ControlledUNet(unet, pack, [each.adapter.encoder for each in members])),
+        model=accelerator.prepare_model(ControlledUNet(unet, pack, base.family.predict, encoders)),
         members=members,
         optimizer=optimizer,
-        alphas_cumprod=load_noise_scheduler(base).alphas_cumprod.to(accelerator.device),
-        prediction_type=base.prediction_type,
+        objective=base.family.objective(base, first.training, accelerator.device),
     )
     with _progress(members, start_step, accelerator) as progress:
         reporter = Reporter(session=session, pack=pack, progress=progress, render_preview=_no_preview)
@@ -157,7 +158,8 @@ def _train(runs: list[MapRun], map_set: MapSet, accelerator: Accelerator) -> Sto
 def _check_base(runs: list[MapRun]) -> Base:
     """Returns the base. Raises UserError: another than a run was begun with, or layers it lacks."""
     base = find_base(runs[0].config.model)
-    shapes = load_unet(base, device="meta", dtype=torch.float32)
+    shapes = load_denoiser(base, device="meta", dtype=torch.float32)
+    check_can_control(base, shapes)
     for run in runs:
         check_base(run.member.run, name=base.name, fingerprint=base.fingerprint, advice=_ADVICE)
         if not run.config.control.alone:

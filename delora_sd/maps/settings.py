@@ -77,7 +77,7 @@ class MapGenerateConfig(GenerateConfig):
     run goes on top as `extra_adapters`."""
     captions: str | None = None
     """With `maps`: a file with a prompt for each map (.json, .jsonl, .csv), in place of `prompts`."""
-    solver: Literal["dpm++", "ddim"] = "dpm++"
-    """ddim: what Table 2 was drawn with (50 steps, guidance 9)."""
+    solver: Literal["own", "ddim"] = "own"
+    """With `maps`: own, the base's (DPM-Solver++), or ddim, what Table 2 was drawn with (50 steps, guidance 9)."""
     geometry: Literal["squash", "crop"] = "squash"
     """With `maps`: how a map that is not square becomes square."""

@@ -5,11 +5,13 @@ Rows of plain arrays that are mapped into memory. A store that was interrupted g
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from delora_sd.data.photos import open_photo, to_square, to_tensor
-from delora_sd.diffusion.bases import Base
-from delora_sd.diffusion.cache import LatentStats, cache_folder, encode_photos, encode_prompts
-from delora_sd.diffusion.parts import load_text_encoder, load_vae
+from delora_sd.diffusion.cache import LatentStats, cache_folder, encode_photos
+from delora_sd.diffusion.families.family import Base, Condition
+from delora_sd.diffusion.parts import load_text, load_vae
 from delora_sd.errors import DiskError
 from delora_sd.files.contents import hash_file
 from delora_sd.files.locks import hold
@@ -76,12 +78,27 @@ def _stamp(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def store_bytes(
-    num_pairs: int, *, latent_shape: tuple[int, int, int], size_px: int, text_shape: tuple[int, int]
-) -> int:
-    """Returns what a store takes on disk, with embeddings in half precision."""
-    latents, text = np.prod(latent_shape), np.prod(text_shape)
-    return int(num_pairs * (2 * 4 * latents + size_px**2 + 2 * text))
+def store_bytes(base: Base, num_pairs: int) -> int:
+    """Returns what a store takes on disk: both statistics of the latents, the labels, and, where no two maps share a
+    caption, embeddings in half precision."""
+    latents = 2 * 4 * base.latent_channels * base.latent_side**2
+    text = 2 * sum(math.prod(shape) for shape in base.family.condition_shapes(base).values())
+    return num_pairs * (latents + base.size_px**2 + text)
+
+
+class StoredCaptions(Sequence[Condition]):
+    """The condition of each pair's caption, read from the disk when it is asked for."""
+
+    def __init__(self, tables: Mapping[str, Tensor], rows: Sequence[int]):
+        self._tables = tables
+        self._rows = rows
+        """Of each pair, in the tables of distinct captions."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, pair: int) -> Condition:
+        return {name: table[self._rows[pair]] for name, table in self._tables.items()}
 
 
 def ensure_store(plan: StorePlan) -> tuple[CellData, str]:
@@ -95,51 +112,75 @@ def ensure_store(plan: StorePlan) -> tuple[CellData, str]:
         with hold(folder.with_suffix(".lock"), guarding=folder, setting="DELORA_SD_CACHE"):
             if not (folder / _FACTS).exists():
                 _build(plan)
-    rows = {name: _map_rows(folder, name, plan.dtype) for name in ("mean", "std", "text", "labels")}
+    facts = read_json(folder / _FACTS)
+    texts = _distinct_captions(plan)
+    place = {text: row for row, text in enumerate(texts)}
+    tables = {name: _map_rows(folder, f"text-{name}", getattr(torch, kind)) for name, kind in facts["text"].items()}
     data = CellData(
-        photos=LatentStats(mean=rows["mean"], std=rows["std"]),
-        instance_embedding=rows["text"][0],
-        photo_embeddings=rows["text"],
+        photos=LatentStats(mean=_map_rows(folder, "mean"), std=_map_rows(folder, "std")),
+        captions=StoredCaptions(tables, [place[pair.caption] for pair in plan.map_set.pairs]),
         class_images=None,
-        class_embedding=None,
-        photo_inputs={"labels": rows["labels"]},
+        class_caption=None,
+        photo_inputs={"labels": _map_rows(folder, "labels")},
     )
-    return data, read_json(folder / _FACTS)["contents"]
+    return data, facts["contents"]
 
 
-def _map_rows(folder: Path, name: str, dtype: torch.dtype) -> Tensor:
+def _distinct_captions(plan: StorePlan) -> list[str]:
+    return sorted({pair.caption for pair in plan.map_set.pairs})
+
+
+def _map_rows(folder: Path, name: str, dtype: torch.dtype | None = None) -> Tensor:
     """A tensor whose rows are read when they are drawn. Copy on write: nobody can change the file by accident."""
     rows = torch.from_numpy(np.lib.format.open_memmap(folder / f"{name}.npy", mode="c"))
-    return rows.view(dtype) if name == "text" else rows
+    return rows if dtype is None else rows.view(dtype)
 
 
 def _build(plan: StorePlan) -> None:
-    """Fills `FOLDER.building` chunk by chunk, then gives it its name."""
-    pairs, building = plan.map_set.pairs, plan.folder.with_suffix(".building")
+    """Fills `FOLDER.building`, captions first, then pairs chunk by chunk, and gives it its name."""
+    building = plan.folder.with_suffix(".building")
+    if not (building / _PROGRESS).exists():
+        kinds = _store_captions(plan, building)
+        write_json(building / _PROGRESS, {"done": 0, "hashes": "", "text": kinds})
+    progress = _store_pairs(plan, building)
+    write_json(building / _FACTS, {"contents": progress["hashes"], "text": progress["text"]})
+    os.replace(building, plan.folder)
+
+
+def _store_captions(plan: StorePlan, building: Path) -> dict[str, str]:
+    """Writes a table per tensor of a condition; returns {its name: its dtype}."""
+    texts, text = _distinct_captions(plan), load_text(plan.base, device=plan.device, dtype=plan.dtype)
+    kinds: dict[str, str] = {}
+    for start in range(0, len(texts), CHUNK):
+        with torch.no_grad():
+            conditions = plan.base.family.encode_prompts(texts[start : start + CHUNK], text)
+        for name in conditions[0]:
+            rows = torch.stack([each[name] for each in conditions]).cpu()
+            kinds[name] = str(rows.dtype).removeprefix("torch.")
+            stored = rows.view(torch.int16) if rows.dtype == torch.bfloat16 else rows  # numpy has no bf16
+            _write_rows(building, {f"text-{name}": stored.numpy()}, start=start, total=len(texts))
+    return kinds
+
+
+def _store_pairs(plan: StorePlan, building: Path) -> dict[str, Any]:
+    """Writes latents and labels from where the progress stands; returns the progress at the end."""
+    pairs, progress = plan.map_set.pairs, read_json(building / _PROGRESS)
     vae = load_vae(plan.base, device=plan.device, dtype=plan.dtype)
-    text = load_text_encoder(plan.base, device=plan.device, dtype=plan.dtype)
-    progress = read_json(building / _PROGRESS) if (building / _PROGRESS).exists() else {"done": 0, "hashes": ""}
     chunks = [pairs[start : start + CHUNK] for start in range(progress["done"], len(pairs), CHUNK)]
     with (
         ThreadPoolExecutor(plan.workers) as readers,
         ProgressDisplay("caching maps", total=len(pairs), unit="pairs", done=progress["done"]) as display,
     ):
-        for chunk, read in zip(chunks, _read_ahead(plan, chunks, readers), strict=True):
+        for read in _read_ahead(plan, chunks, readers):
             images, labels, hashes = zip(*read, strict=True)
-            latents = encode_photos(torch.stack(images), vae)
-            values = {
-                "mean": latents.mean.numpy(),
-                "std": latents.std.numpy(),
-                "text": _embed(chunk, text),
-                "labels": np.stack(labels),
-            }
+            latents = encode_photos(torch.stack(images), vae, plan.base.family)
+            values = {"mean": latents.mean.numpy(), "std": latents.std.numpy(), "labels": np.stack(labels)}
             _write_rows(building, values, start=progress["done"], total=len(pairs))
             digest = hashlib.sha256((progress["hashes"] + "".join(hashes)).encode()).hexdigest()
-            progress = {"done": progress["done"] + len(chunk), "hashes": digest}
+            progress = progress | {"done": progress["done"] + len(read), "hashes": digest}
             write_json(building / _PROGRESS, progress)
             display.update(progress["done"])
-    write_json(building / _FACTS, {"contents": progress["hashes"], "pairs": len(pairs)})
-    os.replace(building, plan.folder)
+    return progress
 
 
 def _read_ahead(plan: StorePlan, chunks: Sequence[Sequence[MapPair]], readers: ThreadPoolExecutor) -> Iterator[list]:
@@ -157,12 +198,15 @@ def _read_ahead(plan: StorePlan, chunks: Sequence[Sequence[MapPair]], readers: T
 def _read_pair(pair: MapPair, plan: StorePlan) -> tuple[Tensor, np.ndarray, str]:
     """Returns (photo in [-1, 1], its labels, the hash of both files), square."""
     photo = open_photo(pair.photo)
-    square = to_square(photo, plan.size_px) if plan.geometry == "crop" else _squash(photo, plan.size_px)
+    square = square_image(photo, plan.size_px, plan.geometry)
     labels = square_labels(read_labels(pair.map, plan.map_set.palette), plan.size_px, plan.geometry)
     return to_tensor(square), labels, hash_file(pair.map) + hash_file(pair.photo)
 
 
-def _squash(photo: Image.Image, size_px: int) -> Image.Image:
+def square_image(photo: Image.Image, size_px: int, geometry: str) -> Image.Image:
+    """Returns the photo squashed to a square, or its largest centred square (Lanczos)."""
+    if geometry == "crop":
+        return to_square(photo, size_px)
     return photo.resize((size_px, size_px), Image.Resampling.LANCZOS)
 
 
@@ -176,14 +220,6 @@ def square_labels(labels: np.ndarray, size_px: int, geometry: str) -> np.ndarray
 
 def read_square_labels(file: Path, palette: Palette, *, size_px: int, geometry: str) -> np.ndarray:
     return square_labels(read_labels(file, palette), size_px, geometry)
-
-
-def _embed(chunk: Sequence[MapPair], text: tuple) -> np.ndarray:
-    """The embedding of each pair's caption; captions that repeat are encoded once."""
-    distinct = list(dict.fromkeys(pair.caption for pair in chunk))
-    embeddings = encode_prompts(distinct, *text).cpu()
-    rows = embeddings[[distinct.index(pair.caption) for pair in chunk]].contiguous()
-    return rows.view(torch.int16).numpy() if rows.dtype == torch.bfloat16 else rows.numpy()
 
 
 def _write_rows(folder: Path, values: dict[str, np.ndarray], *, start: int, total: int) -> None:

@@ -55,12 +55,15 @@ def build_solver(
         use_flow_sigmas=False,
     )
     solver.set_timesteps(num_steps, device=device)
-    _check_timesteps(solver.timesteps.tolist(), schedule, num_steps)
+    check_timesteps(solver.timesteps.tolist(), schedule, num_steps)
     return solver
 
 
-def _check_timesteps(timesteps: list[int], schedule: NoiseSchedule, num_steps: int) -> None:
-    """A timestep twice is a division by zero, one outside the schedule was never trained."""
+def check_timesteps(timesteps: list[int], schedule: NoiseSchedule, num_steps: int) -> None:
+    """Raises UserError for more steps than the schedule holds.
+
+    A timestep twice is a division by zero, one outside the schedule was never trained.
+    """
     is_descending = all(before > after for before, after in itertools.pairwise(timesteps))
     is_inside = timesteps[-1] >= 0 and timesteps[0] < schedule.num_train_timesteps
     if not (is_descending and is_inside and len(timesteps) == num_steps):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from delora_eval import settings
 from delora_eval.benchmark.settings import BenchmarkConfig, StatusConfig
+from delora_eval.maps.settings import MapBenchmarkConfig, ScoreMapsConfig, ShowMapsConfig
 from delora_sd.cli.command import Command, to_json
 
 
@@ -83,6 +84,30 @@ def _masks(config: settings.MasksConfig) -> None:
     print(make_masks(config))
 
 
+def _maps(config: ShowMapsConfig) -> None:
+    from delora_eval.maps.show import show_maps
+
+    print("\n".join(show_maps(config)))
+
+
+def _score_maps(config: ScoreMapsConfig) -> None:
+    from delora_eval.maps.score import score_maps
+
+    print("\n".join(score_maps(config)))
+
+
+def _benchmark_maps(config: MapBenchmarkConfig) -> None:
+    from delora_eval.maps.table_run import run_map_benchmark
+
+    print(f"report: {run_map_benchmark(config)}")
+
+
+def _plan_maps(config: MapBenchmarkConfig) -> None:
+    from delora_eval.maps.outlook import describe_benchmark
+
+    print("\n".join(describe_benchmark(config)))
+
+
 COMMANDS = {
     "score": Command(
         summary="Score images against photos: DINO, CLIP-I, CLIP-T, diversity, copies, drift.",
@@ -134,6 +159,27 @@ COMMANDS = {
         run=_masks,
         positional=("photos",),
         example="delora-sd masks data/dreambooth/dog class_word=dog",
+    ),
+    "maps": Command(
+        summary="Show semantic maps and their photos side by side.",
+        config=ShowMapsConfig,
+        run=_maps,
+        positional=("data.dataset",),
+        example="delora-sd maps miniature count=12",
+    ),
+    "score-maps": Command(
+        summary="Judge images drawn from maps: pixel and class accuracy, mIoU, FID, KID.",
+        config=ScoreMapsConfig,
+        run=_score_maps,
+        positional=("images",),
+        example="delora-sd score-maps pictures data.dataset=data/ADEChallengeData2016 data.captions=scenes",
+    ),
+    "benchmark-maps": Command(
+        summary="Train, draw and judge the rows of a table on semantic maps (Table 2), then report it.",
+        config=MapBenchmarkConfig,
+        run=_benchmark_maps,
+        dry_run=_plan_maps,
+        example="delora-sd benchmark-maps configs/benchmark/miniature_table2.yaml output_dir=runs/miniature_table2",
     ),
     "protocols": Command(
         summary="The Real Images row under every protocol, beside the published rows.",
