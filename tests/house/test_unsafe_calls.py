@@ -16,6 +16,7 @@ SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 
 MINIATURE = (
     "delora_sd/miniature/judges.py",
+    "delora_sd/miniature/segmenter.py",
     "delora_sd/miniature/build/train/stage.py",
     "delora_sd/miniature/build/train/unet.py",
 )

@@ -137,8 +137,8 @@ def _notes(config: MapBenchmarkConfig, rows: Sequence[Row], scores: Scores) -> t
     notes = [
         f"Judged by {judge['segmenter']} on {judge['num_maps']} maps of the {config.split} split, one image each; "
         f"{geometry[judge['label_geometry']]}. The first row is the segmenter on the real photos: it identifies it.",
-        "mIoU: over classes that are in a map or were found; beside it with 0 for all others. Pixels of no class are not "
-        "counted.",
+        "mIoU: over classes that are in a map or were found; beside it with 0 for all others. Pixels of no class "
+        "do not count.",
         f"Images: {SOLVERS[config.solver]}, {config.num_inference_steps} steps, "
         f"guidance {config.guidance:g} on the text only (the map is in both branches), noise of its own for every map.",
         _distance_note(scores),
