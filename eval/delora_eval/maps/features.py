@@ -14,6 +14,9 @@ from delora_sd.errors import UserError
 from delora_sd.files.tensors import read_tensors
 from delora_sd.maps.dataset import MINIATURE
 
+DINO_PX = 64
+"""What mini-dino sees; the miniature's images are of this size."""
+
 Look = Callable[[Sequence[Image.Image]], np.ndarray]
 """RGB images -> (images, features), float64."""
 
@@ -39,7 +42,8 @@ def _load_mini_dino() -> Look:
 
     @torch.inference_mode()
     def look(images: Sequence[Image.Image]) -> np.ndarray:
-        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+        seen = [image.resize((DINO_PX, DINO_PX), Image.Resampling.BICUBIC) for image in images]
+        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in seen]))
         return model(pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)).double().numpy()
 
     return look

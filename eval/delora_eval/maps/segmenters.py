@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
+from delora_eval.maps.answers import Size, check_classes, largest, resize_labels
 from delora_eval.maps.settings import MapJudgeConfig
+from delora_eval.maps.upernet import load_upernet
 from delora_eval.scoring.judges.networks.encoders import pick_device
 from delora_sd.errors import UserError
 from delora_sd.files.hub import find_model_folder
@@ -23,9 +24,6 @@ HUB_NAMES = {"segformer-b4": "nvidia/segformer-b4-finetuned-ade-512-512"}
 """{name here: hub id}"""
 
 UPERNET = "upernet-101"
-
-Size = tuple[int, int]
-"""(height, width)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +51,8 @@ def load_segmenter(config: MapJudgeConfig, name: str, palette: Palette) -> Segme
     if name == MINIATURE:
         return _load_miniature(palette)
     if name == UPERNET:
-        from delora_eval.maps.upernet import load_upernet
-
         return Segmenter(name=name, find=load_upernet(config, palette))
     return _load_from_transformers(config, name, palette)
-
-
-def check_classes(name: str, found: int, palette: Palette) -> None:
-    """Raises UserError for a segmenter of another number of classes than the maps have."""
-    if found != palette.num_labels:
-        raise UserError(
-            f"judge.segmenter={name}: knows {found} classes, the maps have {palette.num_labels}; use another"
-        )
 
 
 def _load_miniature(palette: Palette) -> Segmenter:
@@ -82,11 +70,6 @@ def _load_miniature(palette: Palette) -> Segmenter:
         return [resize_labels(own, size) for own, size in zip(labels, sizes, strict=True)]
 
     return Segmenter(name="mini-seg", find=find)
-
-
-def resize_labels(labels: np.ndarray, size: Size) -> np.ndarray:
-    """Returns the nearest label at each pixel of another size."""
-    return np.asarray(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def _load_from_transformers(config: MapJudgeConfig, name: str, palette: Palette) -> Segmenter:
@@ -116,9 +99,3 @@ def _find(
     inputs = processor(images=list(images), return_tensors="pt").to(model.device)
     logits = model(**inputs).logits.float()
     return [largest(own, size) for own, size in zip(logits, sizes, strict=True)]
-
-
-def largest(logits: torch.Tensor, size: Size) -> np.ndarray:
-    """Returns the class (from 1) with the largest logit at every pixel of a size; logits (classes, height, width)."""
-    resized = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
-    return (resized.argmax(0) + 1).to(torch.uint8).cpu().numpy()
