@@ -1,4 +1,4 @@
-"""What segmenters of every kind answer with: the label of every pixel at an asked size, of as many classes as the maps."""
+"""What segmenters of every kind answer with: a label for every pixel at an asked size, of the classes of the maps."""
 
 import numpy as np
 import torch
