@@ -44,9 +44,7 @@ def _keep_directions_of(adapters: list[Adapter], *_: object) -> None:
         keep_directions(adapter)
 
 
-def _parameter_groups(
-    adapter: Trainable, settings: OptimizerConfig, highest_rates: Mapping[str, float]
-) -> list[dict]:
+def _parameter_groups(adapter: Trainable, settings: OptimizerConfig, highest_rates: Mapping[str, float]) -> list[dict]:
     """Directions at `lr` with decay (angular ones need none), scales without, boundary and magnitude at their rates."""
     default = ANGULAR_RATE if settings.angular else default_learning_rate(adapter.config.method)
     lr = default if settings.lr is None else settings.lr
