@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from delora_sd.adapters.attach import attach_method, check_known, is_packable
+from delora_sd.adapters.attach import attach_method, check_known, is_packable, with_default_layers
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.files.run_folder import write_json
 from delora_sd.settings import TrainConfig
 from delora_sd.training.loop.batches import assemble_batch, draw_step
-from delora_sd.training.loop.objective import AdaptedUNet, load_training_unet, pack_losses
+from delora_sd.training.loop.objective import AdaptedDenoiser, load_training_denoiser, pack_losses
 from delora_sd.training.loop.optimization import build_optimizer
 from delora_sd.training.memory.meter import free_bytes
 from delora_sd.training.memory.pack_size import measure_pack_memory, random_cell
@@ -84,22 +84,22 @@ def _step_seconds(config: TrainConfig, pack_size: int) -> float:
     device = resolve_device()
     base = find_base(config.model)
     dtype = resolve_dtype(config.model.dtype, device)
-    unet = load_training_unet(base, config.model, config.training, device=device, dtype=dtype)
-    pack = attach_method(unet, [config.adapter] * pack_size, seeds=list(range(pack_size)))
+    denoiser = load_training_denoiser(base, config.model, config.training, device=device, dtype=dtype)
+    adapter = with_default_layers(config.adapter, base.family)
+    pack = attach_method(denoiser, [adapter] * pack_size, seeds=list(range(pack_size)))
     optimizer = build_optimizer([(adapter, config.optimizer) for adapter in pack.adapters], device)
-    cells = [random_cell(config, base, unet)] * pack_size
-    model, times = AdaptedUNet(unet, pack), []
+    cells = [random_cell(config, base, device)] * pack_size
+    objective = base.family.objective(base, config.training, device)
+    model, times = AdaptedDenoiser(denoiser, pack, base.family.predict), []
     for step in range(WARM_STEPS + TIMED_STEPS):
         began = time.monotonic()
         draws = [
-            draw_step(cell, seed=0, step=step, batch_size=config.training.batch_size, num_timesteps=1000)
-            for cell in cells
+            draw_step(cell, objective, seed=0, step=step, batch_size=config.training.batch_size) for cell in cells
         ]
         losses = pack_losses(
             model,
             assemble_batch(cells, draws, device),
-            alphas_cumprod=torch.linspace(0.99, 0.01, 1000, device=device),
-            prediction_type=base.prediction_type,
+            objective=objective,
             prior_weights=torch.full((pack_size,), config.training.prior_weight),
         )
         sum(losses).sum().backward()
