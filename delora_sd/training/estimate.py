@@ -93,9 +93,7 @@ def _step_seconds(config: TrainConfig, pack_size: int) -> float:
     model, times = AdaptedDenoiser(denoiser, pack, base.family.predict), []
     for step in range(WARM_STEPS + TIMED_STEPS):
         began = time.monotonic()
-        draws = [
-            draw_step(cell, objective, seed=0, step=step, batch_size=config.training.batch_size) for cell in cells
-        ]
+        draws = [draw_step(cell, objective, seed=0, step=step, batch_size=config.training.batch_size) for cell in cells]
         losses = pack_losses(
             model,
             assemble_batch(cells, draws, device),
