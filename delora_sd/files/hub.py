@@ -6,8 +6,8 @@ from pathlib import Path
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
-def find_model_folder(name: str, *, is_offline: bool) -> Path:
-    """Returns a local folder as it is, else the safe files of the hub's repository of that name.
+def find_model_folder(name: str, *, is_offline: bool, revision: str | None = None) -> Path:
+    """Returns a local folder as it is, else the safe files of the hub's repository of that name and revision.
 
     Raises:
         FileNotFoundError: a path where no folder is, or a repository that is not to be had; says why in one line.
@@ -17,15 +17,15 @@ def find_model_folder(name: str, *, is_offline: bool) -> Path:
         return local
     if name.startswith(("/", "~", ".")):
         raise FileNotFoundError("no such folder")
-    return _find_snapshot(name, is_offline=is_offline)
+    return _find_snapshot(name, is_offline=is_offline, revision=revision)
 
 
-def _find_snapshot(repository: str, *, is_offline: bool) -> Path:
+def _find_snapshot(repository: str, *, is_offline: bool, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     is_offline = is_offline or os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     try:
-        return Path(snapshot_download(repository, allow_patterns=_FILES, local_files_only=is_offline))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=_FILES, local_files_only=is_offline))
     except Exception as error:  # the hub's client raises many kinds; all mean "not there"
         where = (
             "the hub's cache (offline: the hub was not asked)" if is_offline else f"the hub ({type(error).__name__})"

@@ -20,6 +20,8 @@ class AdaptedLinear(nn.Module):
     def __init__(self, base: nn.Linear):
         super().__init__()
         self.base = base
+        self.dropout = 0.0
+        """Share of the update's input set to zero while training; the frozen layer sees all of it."""
         self.factors: Factors | None = None
         self.trained: Factors | None = None
         """The first terms of `factors`, where a frozen start follows them: they alone get gradients. None: all do."""
@@ -32,8 +34,11 @@ class AdaptedLinear(nn.Module):
             return self.base(x)
         down, up, scale = self.factors  # (K, R, in), (K, out, R), (K, out)
         rows = x.reshape(down.shape[0], -1, x.shape[-1])
-        trained = (None, None) if self.trained is None else self.trained[:2]
-        y = _AddUpdate.apply(rows, self.base, down, up, *trained)
+        if self.training and self.dropout:
+            y = self.base(rows) + F.dropout(rows, self.dropout) @ down.mT @ up.mT
+        else:
+            trained = (None, None) if self.trained is None else self.trained[:2]
+            y = _AddUpdate.apply(rows, self.base, down, up, *trained)
         if scale is not None:
             y = _scale_rows(y, scale.unsqueeze(1), self.base.bias)
         return y.view(*x.shape[:-1], y.shape[-1])

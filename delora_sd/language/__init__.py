@@ -1,0 +1,1 @@
+"""Language models with the same adapters: attaching, data, training. Knows nothing of images."""

@@ -1,0 +1,1 @@
+"""What language models are fine-tuned on: GLUE and instructions."""

@@ -1,0 +1,1 @@
+"""How the language miniature's weights were made."""

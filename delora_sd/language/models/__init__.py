@@ -1,0 +1,1 @@
+"""Language models: which layers are adapted, where a base lies, what is put on it and what is kept of it."""
