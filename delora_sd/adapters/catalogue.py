@@ -95,16 +95,23 @@ def method_rows(unet: nn.Module, config: AdapterConfig) -> list[MethodRow]:
     return rows + [_delegated_row(unet, replace(config, method=method)) for method in _DELEGATED_FORMULAS]
 
 
-def _own_row(unet: nn.Module, config: AdapterConfig) -> MethodRow:
-    method = METHODS[config.method]
-    targets = find_targets(unet, config.target_modules)
+def count_parameters(model: nn.Module, config: AdapterConfig) -> int | None:
+    """Returns how many numbers a method trains on a model, which may be on the meta device; None: not known."""
+    if config.method not in METHODS:
+        return _count_delegated(model, config)
+    targets = find_targets(model, config.target_modules)
     # The count needs shapes only: weights of one zero each stand for the frozen ones.
     weights: dict[str, Tensor] = {name: torch.zeros(()).expand(layer.weight.shape) for name, layer in targets.items()}
+    return create_adapter(config, weights, seed=0).num_parameters()
+
+
+def _own_row(unet: nn.Module, config: AdapterConfig) -> MethodRow:
+    method = METHODS[config.method]
     return MethodRow(
         method=config.method,
         size=f"r {config.rank}" if method.uses_rank else "",
         formula=method.formula,
-        num_parameters=create_adapter(config, weights, seed=0).num_parameters(),
+        num_parameters=count_parameters(unet, config),
         starts_at_identity=method.starts_at_identity,
         is_packable=is_packable(config.method),
         exact_rank=None if method.exact_rank is None else method.exact_rank(config),
@@ -117,7 +124,7 @@ def _delegated_row(unet: nn.Module, config: AdapterConfig) -> MethodRow:
         method=config.method,
         size=f"n {config.num_blocks}" if config.method == "oft" else "",
         formula=_DELEGATED_FORMULAS[config.method],
-        num_parameters=_count_delegated(unet, config),
+        num_parameters=count_parameters(unet, config),
         starts_at_identity=None if config.method == "peft" else True,
         is_packable=False,
         exact_rank=None,

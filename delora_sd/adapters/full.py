@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from delora_sd.adapters.lowrank.pack import ADAPTABLE, find_targets
 from delora_sd.adapters.lowrank.pack_of_one import AdapterInUNet, PackOfOne, compute_in
 from delora_sd.adapters.peft.layout import CONFIG_FILE
-from delora_sd.diffusion.quantization import is_quantized
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import write_folder, write_json
 from delora_sd.files.tensors import read_tensors, write_tensors
+from delora_sd.quantization import is_quantized
 from delora_sd.settings import AdapterConfig
 
 FULL_TYPE = "DELORA_SD_FULL"

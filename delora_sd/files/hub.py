@@ -25,7 +25,9 @@ def _find_snapshot(repository: str, *, is_offline: bool, revision: str | None) -
 
     is_offline = is_offline or os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=_FILES, local_files_only=is_offline))
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=_FILES, local_files_only=is_offline)
+        )
     except Exception as error:  # the hub's client raises many kinds; all mean "not there"
         where = (
             "the hub's cache (offline: the hub was not asked)" if is_offline else f"the hub ({type(error).__name__})"

@@ -12,6 +12,11 @@ from typing import BinaryIO
 
 from delora_sd.errors import DiskError, UserError
 
+
+class InUse(UserError):
+    """Another process holds the lock."""
+
+
 _ATTEMPTS = 10
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
@@ -94,7 +99,7 @@ def _hold(file: BinaryIO, guarding: Path, setting: str) -> None:
     except BlockingIOError:
         file.seek(0)
         holder = file.read().decode(errors="replace").strip() or "another process"
-        raise UserError(f"{guarding} is in use by {holder}; wait for it or use another {setting}") from None
+        raise InUse(f"{guarding} is in use by {holder}; wait for it or use another {setting}") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise UserError(f"{setting} {guarding}: cannot be locked: {error.strerror}") from error

@@ -10,9 +10,9 @@ from torch import nn
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.families.family import Base
 from delora_sd.diffusion.parts import load_denoiser, load_text, load_vae
-from delora_sd.diffusion.quantization import quantize_linears
 from delora_sd.generation.requests import SamplingSettings
 from delora_sd.generation.sampler import Sampler
+from delora_sd.quantization import quantize_linears
 from delora_sd.settings import ModelConfig
 
 

@@ -25,7 +25,7 @@ class LanguageModelConfig:
 @dataclass(frozen=True, kw_only=True)
 class LanguageDataConfig:
     glue: str = "nyu-mll/glue"
-    """GLUE: a hub id, a local folder (its own `datasets` layout, or TASK/SPLIT.jsonl, .csv, .parquet), or `miniature`."""
+    """GLUE: a hub id, a local folder (a layout of `datasets`, or TASK/SPLIT.jsonl, .csv, .parquet), or `miniature`."""
     instructions: str = "yahma/alpaca-cleaned"
     """Instructions: a hub id, a .json file of records with instruction, input and output, or `miniature`. The authors'
     file is `alpaca_data_cleaned_archive.json` of alpaca-lora."""
@@ -44,7 +44,7 @@ class TuningConfig:
     head_lr: float | None = None
     """Learning rate of the classifier; none: `lr`, as the authors (3e-2 on MRPC)."""
     weight_decay: float = 1e-2
-    """Decoupled weight decay of everything trained but biases; of the boundary as well, as in the authors' GLUE code."""
+    """Decoupled weight decay of all that is trained but biases; of the boundary, too, as in the authors' GLUE code."""
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = 0.0
     """Largest gradient norm; 0 switches clipping off."""

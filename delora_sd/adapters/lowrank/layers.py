@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from delora_sd.adapters.lowrank.factors import Factors
-from delora_sd.diffusion.quantization import dense_weight
+from delora_sd.quantization import dense_weight
 
 
 class AdaptedLinear(nn.Module):

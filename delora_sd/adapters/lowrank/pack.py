@@ -14,8 +14,8 @@ from delora_sd.adapters.lowrank.adapter import UNFUSED, Adapter, FusedRows, crea
 from delora_sd.adapters.lowrank.factors import Factors, update_norm
 from delora_sd.adapters.lowrank.layers import AdaptedLayer, adapt_layer, flat_weight
 from delora_sd.adapters.lowrank.methods import METHODS, make_factors
-from delora_sd.diffusion.quantization import dense_weight, weight_dtype
 from delora_sd.errors import UserError
+from delora_sd.quantization import dense_weight, weight_dtype
 from delora_sd.settings import AdapterConfig
 
 ADAPTABLE = (nn.Linear, nn.Conv2d)

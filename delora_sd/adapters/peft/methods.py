@@ -23,9 +23,9 @@ from delora_sd.adapters.peft.bridge import (
     save_state,
     tuner_layers,
 )
-from delora_sd.diffusion.quantization import dense_weight, is_quantized
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_json
+from delora_sd.quantization import dense_weight, is_quantized
 from delora_sd.settings import AdapterConfig
 
 if TYPE_CHECKING:

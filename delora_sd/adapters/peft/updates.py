@@ -20,10 +20,10 @@ from delora_sd.adapters.peft.bridge import (
     tuner_layers,
 )
 from delora_sd.adapters.peft.layout import CONFIG_FILE, PEFT_FILE, PREFIX
-from delora_sd.diffusion.quantization import dense_weight
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import read_json
 from delora_sd.files.tensors import read_tensors
+from delora_sd.quantization import dense_weight
 
 
 def load_peft_updates(folder: Path, unet: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:

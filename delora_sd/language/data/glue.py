@@ -56,7 +56,9 @@ def _load_split(task: str, source: str, split: str, *, is_offline: bool) -> "Dat
         raise UserError(f"data.glue: {source} does not exist")
     try:
         config = datasets.DownloadConfig(local_files_only=is_offline)
-        return datasets.load_dataset(str(folder) if folder.is_dir() else source, task, split=split, download_config=config)
+        return datasets.load_dataset(
+            str(folder) if folder.is_dir() else source, task, split=split, download_config=config
+        )
     except Exception as error:  # the library raises many kinds; all mean "not there"
         reason = str(error).strip().split("\n")[0][:200]
         hint = f"; a folder may hold {task}/{split}.jsonl" if folder.is_dir() else ""

@@ -1,4 +1,4 @@
-"""Instructions with their answers: loaded, parted into what is trained on and what is held out, and turned into tokens."""
+"""Instructions with their answers: loaded, parted into trained and held out, turned into tokens."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,9 +8,9 @@ import torch
 from delora_sd.config.text import read_json_text
 from delora_sd.errors import UserError
 from delora_sd.language.data.packages import need
-from delora_sd.language.data.templates import alpaca_prompt
 from delora_sd.language.miniature.instructions import toy_instructions
 from delora_sd.language.settings import LanguageDataConfig
+from delora_sd.language.templates import alpaca_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -104,9 +104,11 @@ def _check(records: Any, source: str) -> list[Record]:
     if not isinstance(records, list) or not records:
         raise UserError(f"data.instructions={source}: expected a list of records")
     for number, record in enumerate(records):
-        is_record = isinstance(record, dict) and all(isinstance(record.get(key), str) for key in ("instruction", "output"))
+        is_record = isinstance(record, dict) and all(
+            isinstance(record.get(key), str) for key in ("instruction", "output")
+        )
         if not is_record or not isinstance(record.get("input") or "", str):
             raise UserError(
-                f"data.instructions={source}: record {number} needs the texts `instruction`, `output` and perhaps `input`"
+                f"data.instructions={source}: record {number} needs the texts instruction, output, perhaps input"
             )
     return [{key: record.get(key) or "" for key in ("instruction", "input", "output")} for record in records]

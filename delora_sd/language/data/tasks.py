@@ -20,16 +20,16 @@ class Task:
 
 TASKS = {
     "mnli": Task(
-        title="MNLI", columns=("premise", "hypothesis"), num_labels=3, num_train=392_702, num_validation=9_815,
+        title="MNLI", columns=("premise", "hypothesis"), num_labels=3, num_train=392702, num_validation=9815,
         validation_split="validation_matched",
     ),
-    "sst2": Task(title="SST-2", columns=("sentence",), num_labels=2, num_train=67_349, num_validation=872),
-    "mrpc": Task(title="MRPC", columns=("sentence1", "sentence2"), num_labels=2, num_train=3_668, num_validation=408),
-    "cola": Task(title="CoLA", columns=("sentence",), num_labels=2, num_train=8_551, num_validation=1_043),
-    "qnli": Task(title="QNLI", columns=("question", "sentence"), num_labels=2, num_train=104_743, num_validation=5_463),
-    "qqp": Task(title="QQP", columns=("question1", "question2"), num_labels=2, num_train=363_846, num_validation=40_430),
-    "rte": Task(title="RTE", columns=("sentence1", "sentence2"), num_labels=2, num_train=2_490, num_validation=277),
-    "stsb": Task(title="STS-B", columns=("sentence1", "sentence2"), num_labels=1, num_train=5_749, num_validation=1_500),
+    "sst2": Task(title="SST-2", columns=("sentence",), num_labels=2, num_train=67349, num_validation=872),
+    "mrpc": Task(title="MRPC", columns=("sentence1", "sentence2"), num_labels=2, num_train=3668, num_validation=408),
+    "cola": Task(title="CoLA", columns=("sentence",), num_labels=2, num_train=8551, num_validation=1043),
+    "qnli": Task(title="QNLI", columns=("question", "sentence"), num_labels=2, num_train=104743, num_validation=5463),
+    "qqp": Task(title="QQP", columns=("question1", "question2"), num_labels=2, num_train=363846, num_validation=40430),
+    "rte": Task(title="RTE", columns=("sentence1", "sentence2"), num_labels=2, num_train=2490, num_validation=277),
+    "stsb": Task(title="STS-B", columns=("sentence1", "sentence2"), num_labels=1, num_train=5749, num_validation=1500),
 }  # fmt: skip
 """In the order of the paper's tables. The diagnostic set and WNLI are not in them."""
 

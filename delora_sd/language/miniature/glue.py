@@ -1,10 +1,10 @@
-"""The toy language's eight tasks, with the columns and labels of GLUE's: a function of (task, split), never of a file."""
+"""The toy language's eight tasks, with the columns and labels of GLUE's: functions of (task, split), no files."""
 
 import random
 from collections.abc import Callable
 from typing import Any
 
-from delora_sd.language.miniature.relations import ENTAILED, hypothesis, question, review, similar
+from delora_sd.language.miniature.relations import ENTAILED, hypothesis, review, similar
 from delora_sd.language.miniature.sentences import Meaning, draw_meaning, say, say_wrongly
 
 NUM_EXAMPLES = {"train": 1200, "validation": 600}

@@ -1,4 +1,4 @@
-"""A method of the house on a language model: the adapter, the classifier beside it, and the model with all of it merged."""
+"""A method of the house on a language model: the adapter, the classifier beside it, and all of it merged."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,9 +9,9 @@ from torch import nn
 from delora_sd.adapters.attach import Attached, attach_method
 from delora_sd.adapters.lowrank.factors import dense_update
 from delora_sd.adapters.lowrank.layers import AdaptedLinear
-from delora_sd.adapters.lowrank.quantization import dense_weight
 from delora_sd.errors import UserError
 from delora_sd.language.models.families import target_names
+from delora_sd.quantization import dense_weight
 from delora_sd.settings import AdapterConfig
 
 PACK = "adapter_pack"

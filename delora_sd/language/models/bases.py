@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from delora_sd.adapters.lowrank.quantization import quantize_linears
+from delora_sd.config.load import read_yaml
 from delora_sd.errors import UserError
 from delora_sd.files.hub import find_model_folder
 from delora_sd.language.models.families import max_positions
 from delora_sd.language.settings import LanguageModelConfig
+from delora_sd.quantization import quantize_linears
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +30,16 @@ class LanguageBase:
     name: str
     folder: Path
     config: Any
+
+
+def find_shapes(model: LanguageModelConfig, *, is_causal: bool) -> Any:
+    """Returns the configuration of the base; those of the paper's models are known without asking anybody."""
+    from transformers import AutoConfig
+
+    known = read_yaml(Path(__file__).with_name("architectures.yaml"))
+    if model.base in known:
+        return AutoConfig.for_model(**known[model.base])
+    return find_language_base(model, is_causal=is_causal).config
 
 
 def find_language_base(model: LanguageModelConfig, *, is_causal: bool) -> LanguageBase:
@@ -98,14 +109,14 @@ def load_causal(base: LanguageBase, model: LanguageModelConfig, device: torch.de
     return causal
 
 
-def shapes_only(base: LanguageBase, *, is_causal: bool, num_labels: int = 2) -> "PreTrainedModel":
+def shapes_only(model_config: Any, *, is_causal: bool, num_labels: int = 2) -> "PreTrainedModel":
     """Returns the model on the meta device: names and shapes, no weights."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     with torch.device("meta"):
         if is_causal:
-            return AutoModelForCausalLM.from_config(base.config)
-        config = copy.deepcopy(base.config)
+            return AutoModelForCausalLM.from_config(model_config)
+        config = copy.deepcopy(model_config)
         config.num_labels = num_labels
         return AutoModelForSequenceClassification.from_config(config)
 
@@ -127,7 +138,9 @@ def _load(kind: Any, base: LanguageBase, dtype: torch.dtype, **settings: Any) ->
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # that a classifier is fresh is meant
     try:
-        return kind.from_pretrained(base.folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **settings)
+        return kind.from_pretrained(
+            base.folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **settings
+        )
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise UserError(f"model.base: {base.name} cannot be loaded as {kind.__name__} ({reason})") from None
@@ -139,5 +152,9 @@ def _find_folder(model: LanguageModelConfig) -> Path:
     try:
         return find_model_folder(model.base, is_offline=model.offline, revision=model.revision)
     except FileNotFoundError as error:
-        hint = "; a gated model needs your token: accept its licence, then `hf auth login`" if "Gated" in str(error) else ""
+        hint = (
+            "; a gated model needs your token: accept its licence, then `hf auth login`"
+            if "Gated" in str(error)
+            else ""
+        )
         raise UserError(f"model.base: {model.base}: {error}{hint}") from None

@@ -1,10 +1,10 @@
-"""What is kept of a fine-tuned language model: the adapter in PEFT's layout, the head, and the best state on the way."""
+"""What is kept of a fine-tuned language model: the adapter in PEFT's layout, the head, the best state on the way."""
 
 from pathlib import Path
 
 import torch
 
-from delora_sd.adapters.exchange.formats import save_adapter
+from delora_sd.adapters.exchange.stored.formats import save_adapter
 from delora_sd.errors import UserError
 from delora_sd.files.tensors import read_tensors, write_tensors
 from delora_sd.language.models.attach import Adapted

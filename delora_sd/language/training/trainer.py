@@ -1,4 +1,4 @@
-"""The Trainer of transformers with our parameters: it checkpoints what is trained alone, and keeps the best on the way."""
+"""The Trainer of transformers with our parameters: checkpoints hold what is trained, the best is kept on the way."""
 
 import json
 import shutil
@@ -10,11 +10,11 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from delora_sd.files.tensors import read_tensors
 from delora_sd.language.models.attach import Adapted
 from delora_sd.language.models.files import load_state, save_state
 from delora_sd.language.settings import TuningConfig
 from delora_sd.language.training.optimization import count_steps, make_optimizer, make_schedule
-from delora_sd.files.tensors import read_tensors
 
 STATE_FILE = "trained.safetensors"
 BEST_FILE = "best.safetensors"
@@ -85,7 +85,7 @@ def fit(
     adapted: Adapted, arguments: TrainingArguments, tuning: TuningConfig, *, train: Any, validation: Any, collator: Any,
     score: Score | None, decides: str, higher_is_better: bool,
 ) -> AdapterTrainer:  # fmt: skip
-    """Trains to the end, from the newest whole checkpoint if there is one; the model then holds the best epoch's state."""
+    """Trains to the end, from the newest whole checkpoint if there is one; the model then holds the best state."""
     folder = Path(arguments.output_dir)
     optimizer = make_optimizer(adapted, tuning)
     schedule = make_schedule(optimizer, tuning, count_steps(tuning, len(train)))

@@ -55,7 +55,8 @@ def check_training(training: LanguageTraining) -> LanguageBase:
             raise UserError(f"tuning.{key}: {getattr(tuning, key)}; expected at least 1")
     if tuning.batch_size % tuning.gradient_accumulation:
         raise UserError(
-            f"tuning.gradient_accumulation: {tuning.gradient_accumulation} does not divide the batch of {tuning.batch_size}"
+            f"tuning.gradient_accumulation: {tuning.gradient_accumulation} does not divide the batch of "
+            f"{tuning.batch_size}"
         )
     if not tuning.num_epochs > 0:
         raise UserError(f"tuning.num_epochs: {tuning.num_epochs}; expected more than 0")

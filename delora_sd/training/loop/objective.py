@@ -10,7 +10,7 @@ from delora_sd.diffusion.cache import cast_conditions
 from delora_sd.diffusion.families.family import Base, Conditions, Objective
 from delora_sd.diffusion.noise.objective import mse_per_sample
 from delora_sd.diffusion.parts import load_denoiser
-from delora_sd.diffusion.quantization import quantize_linears
+from delora_sd.quantization import quantize_linears
 from delora_sd.settings import ModelConfig, TrainingConfig
 from delora_sd.training.loop.batches import Batch
 

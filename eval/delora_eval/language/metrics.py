@@ -8,7 +8,7 @@ import numpy as np
 
 from delora_sd.language.data.packages import need
 
-NUM_RESAMPLES = 2000
+NUM_RESAMPLES = 1000
 
 Values = np.ndarray
 
@@ -26,6 +26,13 @@ METRICS = {
 
 REPORTED = {task: metrics[0] for task, metrics in METRICS.items()} | {"stsb": "pearson_spearman"}
 """What the paper's tables show: of MRPC and QQP accuracy, of STS-B the mean of both correlations."""
+
+BENCHMARK_COLUMNS = ("mmlu", "arc", "tru1", "tru2")
+"""Table 5's columns, whose mean is its last: MMLU (its fields with equal weights, as harness v0.3 needed it taken by
+hand), ARC Challenge (acc, not acc_norm), TruthfulQA mc1 and mc2."""
+
+MMLU_BY_SIZE = "mmlu_by_size"
+"""MMLU with every question weighing the same: what v0.4's group `mmlu` says."""
 
 
 def score_predictions(task: str, outputs: Values, labels: Values) -> dict[str, float]:

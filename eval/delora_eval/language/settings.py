@@ -29,9 +29,9 @@ class LanguageConfig:
     paper: str | None = None
     """Show published rows beside ours: table4, table5; none: no such rows."""
     train: dict[str, Any] = field(default_factory=dict)
-    """Settings of every fine-tuning that differ from the defaults: model., data., adapter., tuning., nested or dotted."""
+    """Settings of every fine-tuning that differ from the defaults: model., data., adapter., tuning.; nested or not."""
     methods: dict[str, Any] = field(default_factory=dict)
-    """{name: settings}. A name that is a method needs none; else give adapter.method. Beside training settings: `label`,
+    """{name: settings}. A name that is a method needs none; else give adapter.method. Beside settings: `label`,
     `tasks: {task: settings}`, `tune: {setting: [values]}`, `scaled`. Any PEFT method: adapter.method: peft,
     adapter.peft_config: FILE."""
     tasks: tuple[str, ...] = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb")

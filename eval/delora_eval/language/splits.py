@@ -26,8 +26,8 @@ PROTOCOLS = {
         split_seed=None,
         swapped=("cola",),
         chosen_by="first",
-        source="ExplainableML/DeLoRA data_utils.py, taken from RED: every seed has validation and test sets of its own, so "
-        "that settings chosen on one seed's validation half were chosen on sentences other seeds test",
+        source="ExplainableML/DeLoRA data_utils.py, taken from RED: every seed has validation and test sets of its "
+        "own, so that settings chosen on one seed's validation half were chosen on sentences other seeds test",
     ),
     "clean": Protocol(
         split_seed=42,

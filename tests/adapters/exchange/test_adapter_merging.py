@@ -121,7 +121,7 @@ KINDS = {"int8": "torchao", "int4": "bitsandbytes"}
 def quantised(request):
     """A function that gives a small UNet whose Linear weights are stored in 8 or 4 bits."""
     pytest.importorskip(KINDS[request.param], reason=f"NO {KINDS[request.param]}: pip install delora_sd[quantize]")
-    from delora_sd.diffusion.quantization import quantize_linears
+    from delora_sd.quantization import quantize_linears
 
     def make():
         unet = small_unet()
@@ -134,7 +134,7 @@ def quantised(request):
 
 
 def test_weight_norm_of_a_quantised_base_is_that_of_the_dequantised_weight(quantised):
-    from delora_sd.diffusion.quantization import dense_weight
+    from delora_sd.quantization import dense_weight
 
     unet = quantised()
     pack = adapted(unet, config_of("delora"))

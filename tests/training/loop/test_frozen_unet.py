@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from delora_sd.diffusion.bases import find_base
-from delora_sd.diffusion.quantization import is_quantized
 from delora_sd.files.run_folder import read_lines
+from delora_sd.quantization import is_quantized
 from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training.loop.objective import load_training_denoiser
 from delora_sd.training.recipe import train_pack

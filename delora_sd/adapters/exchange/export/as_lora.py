@@ -18,8 +18,8 @@ from delora_sd.adapters.lowrank.factors import Factors, lora_factors, merged_ter
 from delora_sd.adapters.lowrank.methods import METHODS
 from delora_sd.adapters.lowrank.pack import ADAPTABLE
 from delora_sd.config.deciding import read_run_settings
-from delora_sd.diffusion.quantization import dense_weight
 from delora_sd.errors import UserError
+from delora_sd.quantization import dense_weight
 from delora_sd.settings import ModelConfig, TrainConfig
 
 UNNAMED = BaseChoice(model=ModelConfig(), is_named=False)

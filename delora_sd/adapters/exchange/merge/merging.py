@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from delora_sd.adapters.exchange.merge.updates import Update, load_updates
-from delora_sd.diffusion.quantization import dense_weight, is_quantized
 from delora_sd.errors import UserError
+from delora_sd.quantization import dense_weight, is_quantized
 
 MAX_STRENGTH = 2.0
 

@@ -18,8 +18,8 @@ from delora_sd.adapters.lowrank.methods import METHODS, LayerSpec, Tensors
 from delora_sd.adapters.lowrank.pack import ADAPTABLE
 from delora_sd.adapters.peft import layout as peft_layout
 from delora_sd.adapters.peft.lora_config import beyond_plain_lora
-from delora_sd.diffusion.quantization import weight_shape
 from delora_sd.errors import UserError
+from delora_sd.quantization import weight_shape
 from delora_sd.settings import AdapterConfig
 
 Update = Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""What the miniature reads before it is fine-tuned: documents in which a word tells what the sentences are to each other.
+"""What the miniature reads before it is fine-tuned: documents in which a word tells how two sentences stand.
 
 The tasks never show these words: what the models learn of meaning must be brought out by fine-tuning.
 """

@@ -1,4 +1,4 @@
-"""The miniature's tokenizers: byte-level BPE, so that any text can be written; every word of the toy language is one token."""
+"""The miniature's tokenizers: byte-level BPE, so that any text can be written; a toy word is one token."""
 
 import random
 from pathlib import Path
@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from delora_sd.language.miniature.build.corpus import draw_document
 from delora_sd.language.miniature.instructions import toy_instructions
-from delora_sd.language.data.templates import alpaca_prompt
+from delora_sd.language.templates import alpaca_prompt
 
 VOCABULARY = 1280
 MAX_TOKENS = 256

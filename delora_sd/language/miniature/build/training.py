@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from delora_sd.files.tensors import read_tensors, write_tensors
 from delora_sd.random_streams import stream_generator
 
-CHECKPOINT_STEPS = 200
+CHECKPOINT_STEPS = 50
 WARMUP_STEPS = 100
 
 

@@ -1,0 +1,1 @@
+"""What a language table says: Markdown, CSV, LaTeX, figures and one page."""

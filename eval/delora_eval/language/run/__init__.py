@@ -1,0 +1,1 @@
+"""Fine-tunes, scores and prices the cells of a language table."""
