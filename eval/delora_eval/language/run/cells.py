@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from delora_sd.files.hashing import hash_file_once
+from delora_sd.files.contents import hash_file_once
 
 from delora_eval.language.folder import Result, TableFolder
 from delora_eval.language.grid import Cell

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from delora_sd.files.names import check_length
+from delora_sd.files.run_folder import check_length
 
 from delora_eval.language.folder import TableFolder
 from delora_eval.language.grid import Cell
