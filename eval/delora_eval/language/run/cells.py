@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from delora_sd.files.contents import hash_file_once
 
 from delora_eval.language.folder import Result, TableFolder
 from delora_eval.language.grid import Cell
@@ -14,6 +13,7 @@ from delora_eval.language.run.harness import score_causal
 from delora_eval.language.settings import BenchmarksConfig
 from delora_eval.language.splits import PROTOCOLS, split_indices
 from delora_sd.config.load import to_yaml
+from delora_sd.files.contents import hash_file_once
 from delora_sd.files.run_folder import write_text
 from delora_sd.files.versions import package_version
 from delora_sd.language.data.glue import load_glue

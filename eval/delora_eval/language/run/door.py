@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from delora_sd.files.run_folder import check_length
-
 from delora_eval.language.folder import TableFolder
 from delora_eval.language.grid import Cell
 from delora_eval.language.metrics import METRICS
@@ -14,6 +12,7 @@ from delora_eval.language.settings import LanguageConfig
 from delora_eval.language.splits import split_indices
 from delora_sd.adapters.attach import check_layers
 from delora_sd.errors import UserError
+from delora_sd.files.run_folder import check_length
 from delora_sd.language.data.glue import load_glue
 from delora_sd.language.data.instructions import load_instructions
 from delora_sd.language.data.packages import need
