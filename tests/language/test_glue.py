@@ -71,7 +71,7 @@ def test_a_local_folder_is_read_offline_and_encoded_as_pairs(tmp_path, tiny_enco
     assert (len(sets["train"]), len(sets["validation"])) == (6, 2)
     base = find_language_base(LanguageModelConfig(base=str(tiny_encoder)), is_causal=False)
     tokenizer = load_tokenizer(base)
-    encoded = encode_glue(sets["train"], "rte", tokenizer, max_tokens=8)
+    encoded = encode_glue(sets["train"], "rte", tokenizer, max_tokens=16)
     assert set(encoded.column_names) == {"input_ids", "attention_mask", "labels"}
     assert tokenizer.convert_ids_to_tokens(encoded[1]["input_ids"])[0] == "<s>"
     assert encoded[1]["input_ids"].count(tokenizer.eos_token_id) == 3  # <s> A </s></s> B </s>

@@ -46,6 +46,7 @@ def encode_glue(examples: "Dataset", task: str, tokenizer: "PreTrainedTokenizerB
 
 def _load_split(task: str, source: str, split: str, *, is_offline: bool) -> "Dataset":
     datasets = need("datasets")
+    datasets.disable_progress_bars()
     if source == MINIATURE:
         return datasets.Dataset.from_list(toy_examples(task, "train" if split == "train" else "validation"))
     folder = Path(source).expanduser()

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from delora_sd.adapters.attach import Attached, attach_method
 from delora_sd.adapters.lowrank.factors import dense_update
 from delora_sd.adapters.lowrank.layers import AdaptedLinear
+from delora_sd.adapters.peft.methods import PeftAdapter
 from delora_sd.errors import UserError
 from delora_sd.language.models.families import target_names
 from delora_sd.quantization import dense_weight
@@ -26,6 +28,8 @@ class Adapted:
     pack: Attached
     head: tuple[str, ...]
     """Names of the head's parameters in the model; () of a model that continues text, and where all of it trains."""
+    hook: RemovableHandle
+    """Makes the factors anew before every pass."""
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields (name, parameter) of all that training changes: `adapter.0.A`, `head.classifier.dense.weight`."""
@@ -48,8 +52,8 @@ def attach_language(model: nn.Module, config: AdapterConfig, *, seed: int, dropo
     for name in head:
         model.get_parameter(name).requires_grad_(True)
     model.add_module(PACK, pack)
-    model.register_forward_pre_hook(lambda module, inputs: pack.make_factors())
-    return Adapted(model=model, pack=pack, head=head)
+    hook = model.register_forward_pre_hook(lambda module, inputs: pack.make_factors())
+    return Adapted(model=model, pack=pack, head=head, hook=hook)
 
 
 @torch.no_grad()
@@ -64,10 +68,10 @@ def merge(adapted: Adapted) -> nn.Module:
         if isinstance(layer, AdaptedLinear):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, _merged(layer))
-    if adapted.pack.adapters[0].config.method in ("oft", "peft"):
-        adapted.pack.adapters[0].model.merge_and_unload()
+    if isinstance(pack.adapters[0], PeftAdapter):
+        pack.adapters[0].model.merge_and_unload()
     delattr(model, PACK)
-    model._forward_pre_hooks.clear()
+    adapted.hook.remove()
     return model
 
 
@@ -91,7 +95,7 @@ def _set_dropout(model: nn.Module, method: str, dropout: float) -> None:
 
 
 def _head_names(model: nn.Module) -> tuple[str, ...]:
-    """Returns the parameters outside the pretrained body; {} where the model has no labels to tell apart."""
+    """Returns the parameters outside the pretrained body; none where the model has no labels to tell apart."""
     if not type(model).__name__.endswith("ForSequenceClassification"):
         return ()
     return tuple(name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}."))

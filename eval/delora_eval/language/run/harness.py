@@ -53,7 +53,7 @@ def score_causal(model: Any, tokenizer: Any, config: BenchmarksConfig) -> Answer
             pretrained=model, tokenizer=tokenizer, batch_size=config.batch_size, add_bos_token=config.adds_bos
         )
         found = evaluate(
-            model=wrapped, tasks=benchmarks.tasks, num_fewshot=0, limit=config.limit, bootstrap_iters=0,
+            model=wrapped, tasks=benchmarks.tasks, num_fewshot=0, limit=config.limit, bootstrap_iters=1,
             log_samples=False,
         )  # fmt: skip
     return read_answers(found, benchmarks)
