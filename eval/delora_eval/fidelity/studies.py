@@ -21,8 +21,10 @@ from delora_eval.benchmark.run.workers.launchers import MakeStages, run_benchmar
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.fidelity.claims import CLAIMS
 from delora_eval.fidelity.page import write_page
+from delora_eval.fidelity.showcase import draw_showcase, showcase_sheets
 from delora_eval.fidelity.strength import draw_strengths, strength_robustness
 from delora_sd.config.load import load_config
+from delora_sd.files.run_folder import write_bytes
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs" / "benchmark"
@@ -51,6 +53,10 @@ def main(words: list[str] | None = None, make_stages: MakeStages = real_stages) 
     if "test" in views and (claim := strength_robustness(views["test"], arguments.output / STRENGTH)):
         answers.append((views["test"], claim))
     write_page(answers, arguments.page, arguments.page.parent / "img", machine=f"{os.cpu_count()} CPU cores")
+    if "test" in views:
+        row = next(row for row in views["test"].main.rows if row.method == "delora")
+        picture = draw_showcase(showcase_sheets(views["test"], row), row)
+        write_bytes(arguments.page.parent / "img" / "miniature_delora.png", picture)
     print(f"page: {arguments.page} ({', '.join(views)})")
 
 
