@@ -95,6 +95,8 @@ class Build:
     preset: Preset
     device: torch.device
     say: Callable[[str], None]
+    pictures: int = 1000
+    """Base pictures the card measures."""
     start: Path | None = None
     """An earlier build's folder: its autoencoder's latents and its judges are kept, the rest is trained on."""
 
@@ -224,12 +226,12 @@ def card_stage(build: Build) -> None:
     """MODEL_CARD.md and the sheets."""
     from delora_sd.miniature.build.gates import card
 
-    gates, speed = card.measure_all(build.out, device=build.device, guidance=GUIDANCE)
+    gates, speed = card.measure_all(build.out, device=build.device, guidance=GUIDANCE, count=build.pictures)
     for gate in gates:
         build.say(f"card: {gate.name}: {gate.value:.3f} (goal {gate.goal:g})")
     notes = build.work / "history.md"
     history = notes.read_text(encoding="utf-8") if notes.exists() else f"`{json.dumps(vars(build.preset))}`"
-    card.write_card(build.out / "MODEL_CARD.md", gates, speed=speed, history=history.strip())
+    card.write_card(build.out / "MODEL_CARD.md", gates, speed=speed, history=history.strip(), count=build.pictures)
     card.write_sheets(build.out, build.sheets, device=build.device, guidance=GUIDANCE)
 
 
@@ -257,6 +259,7 @@ def main() -> None:
         preset=preset,
         device=torch.device(arguments.device),
         start=arguments.start_from,
+        pictures=arguments.pictures,
         say=lambda line: print(f"{(time.monotonic() - started) / 60:6.1f} min  {line}", flush=True),
     )
     run = {
@@ -288,6 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes-unet", type=float)
     parser.add_argument("--minutes-judge", type=float, help="for each of the two judges")
     parser.add_argument("--minutes-segmenter", type=float)
+    parser.add_argument("--pictures", type=int, default=1000, help="base pictures that the card is measured on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--sheets", type=Path, help="folder for the two sheets of pictures; default: --out")
     return parser

@@ -18,7 +18,6 @@ from delora_sd.miniature.world.render import render
 from delora_sd.miniature.world.things.identity import CLASS_WORDS, draw_identity
 from delora_sd.miniature.world.things.scene import place_subject
 
-NUM_BASE_PICTURES = 1000
 NUM_TEST_GROUPS = 400  # 200 identities and the lookalike of each
 SHEET_CLASSES = ("dog", "cat", "backpack", "teapot", "stuffed animal")
 SHEET_COLUMNS = 12
@@ -26,12 +25,14 @@ TILE_PX = 68
 SHEET_SCALE = 2
 
 
-def measure_all(weights: Path, *, device: torch.device, guidance: float) -> tuple[list[measure.Gate], float]:
-    """Every gate of the card, and the base model's sampling speed in pictures per second."""
+def measure_all(
+    weights: Path, *, device: torch.device, guidance: float, count: int
+) -> tuple[list[measure.Gate], float]:
+    """Every gate of the card on `count` base pictures, and the base model's sampling speed in pictures per second."""
     pipeline = load_pipeline(weights / "sd", device)
     clip, dino = load_mini_clip(weights / "mini_clip"), load_mini_dino(weights / "mini_dino")
     real = render_pictures(TEST_SEED, NUM_TEST_GROUPS, held_out=True)
-    classes, places = base_requests(NUM_BASE_PICTURES)
+    classes, places = base_requests(count)
     prompts = [f"a {word} {CONTEXTS[place].phrase}" for word, place in zip(classes, places, strict=True)]
     started = time.monotonic()
     pixels = sample(pipeline, prompts, seed=1000, guidance=guidance)
@@ -63,7 +64,7 @@ def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline
     return pipeline
 
 
-def write_card(path: Path, gates: list[measure.Gate], *, speed: float, history: str) -> None:
+def write_card(path: Path, gates: list[measure.Gate], *, speed: float, history: str, count: int) -> None:
     """MODEL_CARD.md: what this is, what it is not, and the gates as measured."""
     rows = "\n".join(
         f"| {gate.name} | {gate.value:.3f} | {'at most' if gate.is_at_most else 'at least'} {gate.goal:g} "
@@ -72,7 +73,7 @@ def write_card(path: Path, gates: list[measure.Gate], *, speed: float, history: 
         else f"| {gate.name} | {gate.value:.3f} | - | - |"
         for gate in gates
     )
-    write_text(path, CARD.format(rows=rows, speed=f"{speed:.2f}", history=history, count=NUM_BASE_PICTURES))
+    write_text(path, CARD.format(rows=rows, speed=f"{speed:.2f}", history=history, count=count))
 
 
 CARD = """# Model card: the delora_sd miniature
