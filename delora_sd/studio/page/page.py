@@ -15,6 +15,7 @@ REFRESH_S = 2.0
 """Seconds between looks at the run folders while the page is open."""
 
 ROOMS = {"Photos": photos, "Train": train, "Choose": choose, "Create": create, "Take away": take_away}
+_QUIETLY = {"show_progress": "hidden", "api_visibility": "private"}
 _STYLE = Path(__file__).with_name("studio.css")
 _MASTHEAD = (
     '<header class="st-masthead"><h1><i aria-hidden="true"></i>delora_sd <em>studio</em></h1>'
@@ -30,21 +31,33 @@ def build_page(folder: StudioFolder) -> Any:
         gr.HTML(_MASTHEAD, padding=False, apply_default_css=False)
         activity = make_panel(elem_id="activity")
         notice = gr.HTML(padding=False, apply_default_css=False)
-        clock = gr.Timer(REFRESH_S)
+        clock, clocks, tabs = gr.Timer(REFRESH_S), [], []
         with gr.Tabs(elem_id="rooms"):
-            for number, (title, room) in enumerate(ROOMS.items(), start=1):
+            for number, (title, module) in enumerate(ROOMS.items(), start=1):
                 with gr.Tab(f"{number} {title}", id=title) as tab:
-                    refresh, inputs, outputs = room.build(folder)
-                look_again = looking(refresh, num_outputs=len(outputs))
+                    room = module.build(folder)
+                tabs.append(tab)
+                clocks.append(gr.Timer(REFRESH_S, active=number == 1))
+                enter = looking(room.enter, num_outputs=len(room.enter_outputs))
+                watch = looking(room.watch, num_outputs=len(room.watch_outputs))
                 for happens in (tab.select, page.load):
-                    happens(look_again, inputs, outputs, show_progress="hidden", api_visibility="private")
-                clock.tick(look_again, inputs, outputs, show_progress="hidden", api_visibility="private")
-        show = partial(show_activity, folder)
+                    happens(enter, room.enter_inputs, room.enter_outputs, **_QUIETLY)
+                clocks[-1].tick(watch, room.watch_inputs, room.watch_outputs, **_QUIETLY)
+        for number, tab in enumerate(tabs):
+            tab.select(partial(only, number, len(tabs)), None, clocks, **_QUIETLY)
+        show = looking(partial(show_activity, folder), num_outputs=1)
         for happens in (page.load, clock.tick):
-            happens(show, None, activity, show_progress="hidden", api_visibility="private")
+            happens(show, None, activity, **_QUIETLY)
         act = pressing(partial(press_activity, folder), num_outputs=1)
-        activity.click(act, None, [notice, activity], show_progress="hidden", api_visibility="private")
+        activity.click(act, None, [notice, activity], **_QUIETLY)
     return page
+
+
+def only(number: int, count: int) -> list[Any]:
+    """Returns the clocks of all rooms: that of the open one goes, for nobody looks at the others."""
+    import gradio as gr
+
+    return [gr.update(active=each == number) for each in range(count)]
 
 
 def look() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,20 @@ from delora_sd.errors import UserError, is_disk_error
 from delora_sd.studio.page.html.pieces import notice
 
 PANEL_JS = Path(__file__).with_name("panel.js").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """How a room is kept as the folder has it."""
+
+    enter: Callable[..., Any]
+    """When it is entered: everything, also what can be chosen."""
+    enter_inputs: list[Any]
+    enter_outputs: list[Any]
+    watch: Callable[..., Any]
+    """While it is open: what other processes write. Never a field that somebody may be typing into."""
+    watch_inputs: list[Any]
+    watch_outputs: list[Any]
 
 
 def answering(work: Callable[..., Any], *, num_outputs: int) -> Callable[..., list[Any]]:
@@ -77,6 +92,14 @@ def make_panel(**settings: Any) -> Any:
     import gradio as gr
 
     return gr.HTML(js_on_load=PANEL_JS, apply_default_css=False, padding=False, **settings)
+
+
+def make_choice(**settings: Any) -> Any:
+    """Returns a dropdown of names from the folder. What it sends is checked where it is used, against the folder as it
+    is then: gradio would check it against what the page was told some seconds ago."""
+    import gradio as gr
+
+    return gr.Dropdown(**{"choices": [], "allow_custom_value": True, "interactive": True} | settings)
 
 
 def choices(names: list[str], current: str | None) -> Any:

@@ -1,6 +1,5 @@
 """Third room: which checkpoint. The judge's command does the work; the page shows what it wrote."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ from delora_sd.studio.jobs.queue import add_job
 from delora_sd.studio.page.html.pieces import command_box
 from delora_sd.studio.page.html.pieces import notice as say
 from delora_sd.studio.page.html.results import choice_panel
-from delora_sd.studio.page.wiring import answering, choices, make_panel, pressing
+from delora_sd.studio.page.wiring import Room, answering, choices, make_choice, make_panel, pressing
 from delora_sd.studio.results.choice import read_choice_view
 from delora_sd.studio.trainings.presets import draw_settings
 from delora_sd.studio.trainings.progress import read_run
@@ -19,16 +18,20 @@ LAYOUTS = ("kohya", "diffusers", "peft")
 _LOOK = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any]]:
-    """Builds the room; returns (refresh, its inputs, its outputs)."""
+def build(folder: StudioFolder) -> Room:
+    """Builds the room."""
     import gradio as gr
 
     notice = gr.HTML(padding=False, apply_default_css=False)
     with gr.Row(elem_classes="st-room"):
         with gr.Column(scale=1, min_width=300, elem_classes="st-form"):
-            run = gr.Dropdown(label="Run", choices=[], elem_id="choose-run")
-            images = gr.Slider(label="Images per prompt", minimum=1, maximum=8, step=1, value=2)
-            steps = gr.Slider(label="Denoising steps", minimum=5, maximum=50, step=1, value=25)
+            run = make_choice(label="Run", elem_id="choose-run")
+            images = gr.Slider(
+                label="Images per prompt", minimum=1, maximum=8, step=1, value=2, elem_id="choose-images"
+            )
+            steps = gr.Slider(
+                label="Denoising steps", minimum=5, maximum=50, step=1, value=25, elem_id="choose-denoise"
+            )
             layout = gr.Radio(label="Export as", choices=list(LAYOUTS), value=LAYOUTS[0])
             start = gr.Button("Compare the checkpoints", variant="primary", elem_id="choose")
             commands = gr.HTML(padding=False, apply_default_css=False)
@@ -40,7 +43,14 @@ def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any
     panel.click(pressing(partial(press_export, folder), num_outputs=0), [run, layout], notice, **_LOOK)
     for field in form:
         field.change(partial(show_choice, folder), form, [commands, panel], **_LOOK)
-    return partial(refresh, folder), form, [run, commands, panel]
+    return Room(
+        enter=partial(refresh, folder),
+        enter_inputs=form,
+        enter_outputs=[run, commands, panel],
+        watch=partial(show_choice, folder),
+        watch_inputs=form,
+        watch_outputs=[commands, panel],
+    )
 
 
 def refresh(folder: StudioFolder, run: str | None, *form: Any) -> list[Any]:

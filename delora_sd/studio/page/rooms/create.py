@@ -1,6 +1,5 @@
 """Fourth room: images of the subject, beside the same seed without the adapter or at another checkpoint."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ from delora_sd.studio.jobs.queue import add_job
 from delora_sd.studio.page.html.pieces import command_box
 from delora_sd.studio.page.html.pieces import notice as say
 from delora_sd.studio.page.html.results import gallery_panel
-from delora_sd.studio.page.wiring import answering, choices, looking, make_panel
+from delora_sd.studio.page.wiring import Room, answering, choices, looking, make_choice, make_panel
 from delora_sd.studio.results.draw import DrawWish, draw_commands
 from delora_sd.studio.results.images import read_images
 from delora_sd.studio.trainings.progress import read_run
@@ -20,25 +19,25 @@ _LOOK = {"show_progress": "hidden", "api_visibility": "private"}
 _PROMPTS = "a {identifier} {class_word} on the beach\na {identifier} {class_word} in the snow"
 
 
-def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any]]:
-    """Builds the room; returns (refresh, its inputs, its outputs)."""
+def build(folder: StudioFolder) -> Room:
+    """Builds the room."""
     import gradio as gr
 
     notice = gr.HTML(padding=False, apply_default_css=False)
     with gr.Row(elem_classes="st-room"):
         with gr.Column(scale=1, min_width=300, elem_classes="st-form"):
-            run = gr.Dropdown(label="Run", choices=[], elem_id="create-run")
-            step = gr.Dropdown(label="Checkpoint", choices=[FINAL], value=FINAL, elem_id="create-step")
+            run = make_choice(label="Run", elem_id="create-run")
+            step = make_choice(label="Checkpoint", choices=[FINAL], value=FINAL, elem_id="create-step")
             prompts = gr.Textbox(label="Prompts, one per line", lines=4, value=_PROMPTS, elem_id="prompts")
             benchmark = gr.Checkbox(label="The benchmark's 25 prompts instead", value=False)
             strength = gr.Slider(label="Strength", minimum=0, maximum=2, step=0.05, value=1)
             seed = gr.Number(label="First seed", value=0, precision=0, minimum=0)
             count = gr.Slider(label="Images per prompt", minimum=1, maximum=8, step=1, value=1, elem_id="count")
             with_base = gr.Checkbox(label="The same with the base, to compare", value=True)
-            with_step = gr.Dropdown(label="The same at another checkpoint", choices=["none"], value="none")
+            with_step = make_choice(label="The same at another checkpoint", choices=["none"], value="none")
             with gr.Accordion("More", open=False, elem_id="create-more"):
                 negative = gr.Textbox(label="Negative prompt", max_lines=2)
-                others = gr.Dropdown(label="More adapters on top", choices=[], multiselect=True)
+                others = make_choice(label="More adapters on top", multiselect=True)
                 others_strength = gr.Slider(label="Their strength", minimum=0, maximum=2, step=0.05, value=1)
                 steps = gr.Slider(label="Denoising steps", minimum=5, maximum=50, step=1, value=25, elem_id="denoise")
                 guidance = gr.Number(label="Guidance (empty: what is usual on the base)", value=None, minimum=1)
@@ -54,7 +53,15 @@ def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any
         field.change(looking(partial(show_commands, folder), num_outputs=1), form, commands, **_LOOK)
     run.change(partial(show_steps, folder), [run, step, with_step], [step, with_step], **_LOOK)
     run.change(partial(show_gallery, folder), run, gallery, **_LOOK)
-    return partial(refresh, folder), [run, step, with_step, others], [run, step, with_step, others, gallery]
+    chosen = [run, step, with_step, others]
+    return Room(
+        enter=partial(refresh, folder),
+        enter_inputs=chosen,
+        enter_outputs=[*chosen, gallery],
+        watch=partial(show_gallery, folder),
+        watch_inputs=[run],
+        watch_outputs=[gallery],
+    )
 
 
 def refresh(folder: StudioFolder, run: str | None, step: str, with_step: str, others: list[str] | None) -> list[Any]:

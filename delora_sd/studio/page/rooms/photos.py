@@ -1,6 +1,5 @@
 """First room: photos come in, are looked at, captioned, and divided into those to train on and those to test on."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from delora_sd.studio.folder import StudioFolder
 from delora_sd.studio.jobs.queue import add_job
 from delora_sd.studio.page.html.photos import photo_commands, photo_sheet, taken_text
 from delora_sd.studio.page.html.pieces import empty
-from delora_sd.studio.page.wiring import answering, choices, make_panel, pressing
+from delora_sd.studio.page.wiring import Room, answering, choices, make_choice, make_panel, pressing
 from delora_sd.studio.photos.captions import save_caption
 from delora_sd.studio.photos.examine import examine
 from delora_sd.studio.photos.intake import take_uploads
@@ -31,14 +30,14 @@ KINDS = {"known from the class word": None, "animal or person": True, "object": 
 _LOOK = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any]]:
-    """Builds the room; returns (refresh, its inputs, its outputs)."""
+def build(folder: StudioFolder) -> Room:
+    """Builds the room."""
     import gradio as gr
 
     notice = gr.HTML(padding=False, apply_default_css=False)
     with gr.Row(elem_classes="st-room"):
         with gr.Column(scale=1, min_width=300, elem_classes="st-form"):
-            subject = gr.Dropdown(label="Subject", choices=[], interactive=True, elem_id="photos-subject")
+            subject = make_choice(label="Subject", elem_id="photos-subject")
             with gr.Accordion("New subject", open=not folder.subject_names(), elem_id="new-subject") as new:
                 name = gr.Textbox(label="Name", placeholder="rex", max_lines=1, elem_id="new-name")
                 word = gr.Textbox(label="What it is", placeholder="dog, backpack, toy", max_lines=1, elem_id="new-word")
@@ -88,7 +87,14 @@ def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any
         field.change(partial(show_photos, folder), seen, shown, **_LOOK)
     caption.click(answering(partial(press_work, folder, "captions"), num_outputs=0), subject, notice, **_LOOK)
     segment.click(answering(partial(press_work, folder, "masks"), num_outputs=0), subject, notice, **_LOOK)
-    return partial(refresh, folder), [subject, base, masks, *facts], [subject, *facts, *shown]
+    return Room(
+        enter=partial(refresh, folder),
+        enter_inputs=[*seen, *facts],
+        enter_outputs=[subject, *facts, *shown],
+        watch=partial(show_photos, folder),
+        watch_inputs=seen,
+        watch_outputs=shown,
+    )
 
 
 def refresh(folder: StudioFolder, subject: str | None, base: str, masks: bool, *facts: Any) -> list[Any]:

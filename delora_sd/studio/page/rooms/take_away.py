@@ -1,6 +1,5 @@
 """Fifth room: files for each tool with where to put them, the model card, the hub."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,19 +12,19 @@ from delora_sd.studio.page.html.pieces import notice as say
 from delora_sd.studio.page.html.results import files_panel
 from delora_sd.studio.page.html.trainings import job_log
 from delora_sd.studio.page.rooms.choose import LAYOUTS
-from delora_sd.studio.page.wiring import answering, choices, make_panel, pressing
+from delora_sd.studio.page.wiring import Room, answering, choices, make_choice, make_panel, pressing
 
 _LOOK = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any]]:
-    """Builds the room; returns (refresh, its inputs, its outputs)."""
+def build(folder: StudioFolder) -> Room:
+    """Builds the room."""
     import gradio as gr
 
     notice = gr.HTML(padding=False, apply_default_css=False)
     with gr.Row(elem_classes="st-room"):
         with gr.Column(scale=1, min_width=300, elem_classes="st-form"):
-            run = gr.Dropdown(label="Run", choices=[], elem_id="take-run")
+            run = make_choice(label="Run", elem_id="take-run")
             licence = gr.Textbox(
                 label="Licence of the base", placeholder="known for Stable Diffusion 1.5 and the miniature", max_lines=1
             )
@@ -47,7 +46,14 @@ def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any
     panel.click(pressing(partial(press_export, folder), num_outputs=0), run, notice, **_LOOK)
     for field in form:
         field.change(partial(show_files, folder), form, [commands, panel, log], **_LOOK)
-    return partial(refresh, folder), form, [run, commands, panel, log]
+    return Room(
+        enter=partial(refresh, folder),
+        enter_inputs=form,
+        enter_outputs=[run, commands, panel, log],
+        watch=partial(show_files, folder),
+        watch_inputs=form,
+        watch_outputs=[commands, panel, log],
+    )
 
 
 def refresh(folder: StudioFolder, run: str | None, *form: Any) -> list[Any]:

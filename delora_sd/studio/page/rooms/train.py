@@ -1,15 +1,15 @@
 """Second room: what to train, what it will take, and how it goes."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from delora_sd.errors import UserError
 from delora_sd.studio.folder import StudioFolder
 from delora_sd.studio.jobs.queue import do_again, stop_job
+from delora_sd.studio.page.html.pieces import notice as say
 from delora_sd.studio.page.html.pieces import plural
 from delora_sd.studio.page.html.trainings import plan_card, runs_panel
-from delora_sd.studio.page.wiring import answering, looking, make_panel, pressing
+from delora_sd.studio.page.wiring import Room, answering, looking, make_choice, make_panel, pressing
 from delora_sd.studio.trainings.cost import add_up, measure_costs
 from delora_sd.studio.trainings.plan import (
     Training,
@@ -25,14 +25,14 @@ from delora_sd.studio.trainings.progress import read_runs
 _LOOK = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any]]:
-    """Builds the room; returns (refresh, its inputs, its outputs)."""
+def build(folder: StudioFolder) -> Room:
+    """Builds the room."""
     import gradio as gr
 
     notice = gr.HTML(padding=False, apply_default_css=False)
     with gr.Row(elem_classes="st-room"):
         with gr.Column(scale=1, min_width=300, elem_classes="st-form"):
-            subjects = gr.Dropdown(label="Subjects", choices=[], multiselect=True, elem_id="train-subjects")
+            subjects = make_choice(label="Subjects", multiselect=True, elem_id="train-subjects")
             base = gr.Dropdown(label="Base", choices=list(BASES), value=BASES[0], allow_custom_value=True)
             preset = gr.Radio(
                 label="How long", choices=[(f"{key}: {text}", key) for key, text in PRESETS.items()], value="balanced"
@@ -63,7 +63,14 @@ def build(folder: StudioFolder) -> tuple[Callable[..., Any], list[Any], list[Any
     start.click(answering(partial(press_start, folder), num_outputs=2), form, [notice, plan, runs], **_LOOK)
     measure.click(answering(partial(press_measure, folder), num_outputs=0), form, notice, **_LOOK)
     runs.click(pressing(partial(press_run, folder), num_outputs=1), None, [notice, runs], **_LOOK)
-    return partial(refresh, folder), form, [subjects, runs, plan]
+    return Room(
+        enter=partial(refresh, folder),
+        enter_inputs=form,
+        enter_outputs=[subjects, runs, plan],
+        watch=partial(show_runs, folder),
+        watch_inputs=form,
+        watch_outputs=[runs, plan],
+    )
 
 
 def refresh(folder: StudioFolder, subjects: list[str] | None, *form: Any) -> list[Any]:
@@ -72,11 +79,16 @@ def refresh(folder: StudioFolder, subjects: list[str] | None, *form: Any) -> lis
 
     names = folder.subject_names()
     chosen = [name for name in subjects or [] if name in names] or names[:1]
+    return [gr.update(choices=names, value=chosen), *show_runs(folder, chosen, *form)]
+
+
+def show_runs(folder: StudioFolder, *form: Any) -> list[str]:
+    """Returns the runs, and the plan of the form, whose cost may be known by now."""
     try:
-        plan = show_plan(folder, chosen, *form)
+        plan = show_plan(folder, *form)
     except UserError as error:
-        plan = f'<p class="st-notice note">{error!s}</p>'
-    return [gr.update(choices=names, value=chosen), runs_panel(folder.runs, read_runs(folder)), plan]
+        plan = say("note", str(error))
+    return [runs_panel(folder.runs, read_runs(folder)), plan]
 
 
 def show_plan(folder: StudioFolder, *form: Any) -> str:
