@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import needs_browser, open_studio, visiting
@@ -16,6 +17,12 @@ SETTINGS = "\n".join(
         "preview.every=10", "preview.num_inference_steps=3",
     )
 )  # fmt: skip
+
+
+def set_number(page: Any, selector: str, number: int) -> None:
+    field = page.locator(f"{selector} input[type=number]")
+    field.fill(str(number))
+    field.blur()
 
 
 def load_in_diffusers(file: Path) -> None:
@@ -65,9 +72,13 @@ def test_the_whole_journey_on_the_miniature(tmp_path: Path, uploads: list[Path])
             page.wait_for_selector("#runs .st-pill.good")
             page.wait_for_function("document.querySelectorAll('#runs .st-curve').length === 3")
             visit.room("3 Choose")
+            set_number(page, "#choose-images", 1)
+            set_number(page, "#choose-denoise", 5)
             page.click("#choose")
             visit.see(".st-verdict")
             visit.room("4 Create")
+            page.click("#create-more button")
+            set_number(page, "#denoise", 5)
             page.click("#create")
             page.wait_for_function("document.querySelectorAll('#gallery figure').length >= 4")
             visit.room("5 Take away")

@@ -127,6 +127,17 @@ def test_an_upload_above_the_limit_is_refused_by_its_length_before_it_is_read():
     assert status == 413 and b"expected at most" in body
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"), [(b"http://evil.example", 403), (b"null", 403), (b"http://127.0.0.1:7860", 200)]
+)
+def test_another_page_in_the_same_browser_cannot_press_buttons(origin, status):
+    async def fine(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    assert ask(fine, headers=[(b"origin", origin), (b"host", b"127.0.0.1:7860")])[0] == status
+
+
 @needs_gradio
 def test_other_names_of_this_machine_are_not_answered():
     """A page elsewhere that gives its own name this address is not let in."""

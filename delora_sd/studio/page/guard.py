@@ -26,24 +26,24 @@ def middleware(max_upload_bytes: int, hosts: list[str]) -> list[Any]:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     own_names = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)] if hosts else []
-    return [*own_names, Middleware(Guard, max_upload_bytes=max_upload_bytes)]
+    return [*own_names, Middleware(Guard, max_upload_bytes=max_upload_bytes, is_local=bool(hosts))]
 
 
 class Guard:
-    """ASGI: refuses uploads that are too large by their length, explains a full disk, and adds the headers."""
+    """ASGI: refuses what another page asks for and uploads that are too large, explains a full disk, adds headers."""
 
-    def __init__(self, app: Any, max_upload_bytes: int):
+    def __init__(self, app: Any, max_upload_bytes: int, is_local: bool = True):
         self.app = app
         self.max_upload_bytes = max_upload_bytes
+        self.is_local = is_local
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if scope["path"] == UPLOAD and length.isdigit() and int(length) > self.max_upload_bytes * MOST_FILES:
-            most = f"{self.max_upload_bytes * MOST_FILES / 1e6:.0f}"
-            await _answer(send, 413, f"{int(length) / 1e6:.0f} MB at once; expected at most {most} MB")
+        refusal = self._refuse(scope["method"], scope["path"], dict(scope["headers"]))
+        if refusal is not None:
+            await _answer(send, *refusal)
             return
         started = False
 
@@ -64,6 +64,16 @@ class Guard:
                 raise
             text = f"the disk is full: nothing was kept of the upload ({error.strerror}); free some space and try again"
             await _answer(send_guarded, 507, text)
+
+    def _refuse(self, method: str, path: str, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+        """Returns (status, why) of a request that goes no further; None lets it in."""
+        origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+        if self.is_local and method != "GET" and origin and origin.partition(b"://")[2] != host:
+            return 403, "only the studio's own page may ask for that"
+        length, most = headers.get(b"content-length", b"0"), self.max_upload_bytes * MOST_FILES
+        if path == UPLOAD and length.isdigit() and int(length) > most:
+            return 413, f"{int(length) / 1e6:.0f} MB at once; expected at most {most / 1e6:.0f} MB"
+        return None
 
 
 async def _answer(send: Any, status: int, text: str) -> None:

@@ -147,7 +147,8 @@ def _previews(runs: Path, view: RunView) -> str:
 
 def _run_buttons(view: RunView) -> str:
     if view.state in ("running", "waiting") and view.job:
-        return button("Stop", "stop", name=view.job.name, kind="stop")
+        label = "Stop" if len(view.job.runs) == 1 else f"Stop all {len(view.job.runs)} of the pack"
+        return button(label, "stop", name=view.job.name, kind="stop")
     if view.state in ("stopped", "interrupted", "failed") and view.job:
         return button("Resume", "again", name=view.job.name, kind="go")
     return ""
