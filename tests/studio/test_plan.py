@@ -130,8 +130,8 @@ def test_images_are_asked_for_with_what_they_are_compared_with(folder, rex):
     assert {(config.seed, config.prompts, config.guidance) for config in configs} == {(0, configs[0].prompts, 3)}
 
 
-@pytest.mark.parametrize("prompts", ["", "/etc/passwd.txt", "dreambooth"])
-def test_a_prompt_is_never_a_file(folder, rex, prompts):
+@pytest.mark.parametrize("prompts", ["", "/etc/passwd.txt", "dreambooth", "a ] dog\na cat"])
+def test_a_prompt_is_never_a_file_nor_two(folder, rex, prompts):
     training = plan_trainings(folder, wish())[0]
     write_text(folder.runs / training.run / "config.yaml", to_yaml(training.config))
     with pytest.raises(UserError, match="prompts"):

@@ -67,7 +67,7 @@ def draw_commands(folder: StudioFolder, wish: DrawWish) -> tuple[tuple[str, ...]
     if wish.with_step is not None and wish.with_step != wish.step:
         wanted.append({"step": wish.with_step} | {key: value for key, value in own.items() if key != "step"})
     commands = [("generate", str(run.path.absolute()), *_words(settings | each)) for each in wanted]
-    _check(commands, view.config.data.identifier, len(wanted))
+    _check(commands, prompts, view.config.data.identifier)
     return tuple(commands)
 
 
@@ -91,12 +91,14 @@ def _words(settings: dict[str, object]) -> list[str]:
     return [f"{key}={value}" for key, value in settings.items()]
 
 
-def _check(commands: list[tuple[str, ...]], identifier: str, num_sets: int) -> None:
+def _check(commands: list[tuple[str, ...]], asked: list[str], identifier: str) -> None:
     """Reads the first command back as the command line will, and counts."""
     config = load_config(GenerateConfig, [], [f"run={commands[0][1]}", *commands[0][2:]])
+    if config.prompts != tuple(asked):
+        raise UserError("prompts: a bracket without its partner would be read as part of the list; remove it")
     prompts = load_prompts(config.prompts, identifier=identifier, class_word="thing", is_live=True)
     if config.images_per_prompt < 1:
         raise UserError(f"images per prompt: {config.images_per_prompt}; expected at least 1")
-    num_images = len(prompts) * config.images_per_prompt * num_sets
+    num_images = len(prompts) * config.images_per_prompt * len(commands)
     if num_images > MOST_IMAGES:
         raise UserError(f"{num_images} images; expected at most {MOST_IMAGES} at once, the command line draws more")

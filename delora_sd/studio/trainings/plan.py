@@ -7,6 +7,7 @@ from pathlib import Path
 from delora_sd.config.deciding import is_deciding, pack_group, read_run_settings
 from delora_sd.config.load import flatten, load_config, to_yaml
 from delora_sd.errors import UserError
+from delora_sd.files.made_from import absolute_place
 from delora_sd.files.run_folder import write_text
 from delora_sd.settings import TrainConfig
 from delora_sd.studio.folder import StudioFolder
@@ -103,7 +104,7 @@ def _training(folder: StudioFolder, wish: Wish, subject: str, method: str) -> Tr
     if len(files) - facts.hold_out < 1:
         raise UserError(f"{subject}: {len(files)} photos, {facts.hold_out} held out; add photos in the first room")
     settings = {
-        "model.base": wish.base,
+        "model.base": absolute_place(wish.base) if wish.base.startswith(("/", "~", ".")) else wish.base,
         "data.photos": str(photos.absolute()),
         "data.class_word": facts.class_word,
         "data.identifier": facts.identifier,

@@ -1,5 +1,6 @@
 """First room: photos come in, are looked at, captioned, and divided into those to train on and those to test on."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def press_upload(
         Path(file).unlink(missing_ok=True)
     facts, has = read_subject(photos), len(list_photos(photos))
     if facts.hold_out == 0 and usual_hold_out(has) and not usual_hold_out(had):
-        save_subject(photos, SubjectFacts(**(vars(facts) | {"hold_out": usual_hold_out(has)})))
+        save_subject(photos, replace(facts, hold_out=usual_hold_out(has)))
     hold_out = read_subject(photos).hold_out
     return taken_text(taken), None, hold_out, *show_photos(folder, subject, base, masks)
 
