@@ -14,7 +14,7 @@ from delora_sd.files.records import check_record
 from delora_sd.files.run_folder import read_json, write_folder, write_json, write_text
 from delora_sd.studio.folder import StudioFolder
 from delora_sd.studio.jobs.job import Job, job_state, read_job
-from delora_sd.studio.jobs.worker import is_worker_there
+from delora_sd.studio.jobs.worker import DETACH, is_worker_there
 
 Commands = Sequence[Sequence[str]]
 
@@ -73,11 +73,9 @@ def do_again(folder: StudioFolder, name: str) -> Job:
 
 def start_worker(folder: StudioFolder) -> None:
     """Starts a process that works the queue off and outlives this one; beside another worker it ends at once."""
-    command = [sys.executable, "-m", "delora_sd.studio.jobs.worker", str(folder.jobs)]
+    command = [sys.executable, "-m", "delora_sd.studio.jobs.worker", str(folder.jobs), DETACH]
     with (folder.jobs / "worker.log").open("ab") as log:
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=folder.path
-        )
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder.path, check=True)
 
 
 def resume_queue(folder: StudioFolder) -> None:

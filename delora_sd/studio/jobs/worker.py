@@ -1,4 +1,4 @@
-"""`python -m delora_sd.studio.jobs.worker JOBS`: runs the waiting jobs one after the other, then ends.
+"""`python -m delora_sd.studio.jobs.worker JOBS [--detach]`: runs the waiting jobs one after the other, then ends.
 
 A process of its own: closing the page, or the studio, stops nothing. One worker per folder; the lock says who.
 """
@@ -20,6 +20,7 @@ from delora_sd.studio.jobs.job import Job, is_held, job_state, read_job
 
 WORKER_LOCK = ".worker.lock"
 PROGRAM = (sys.executable, "-m", "delora_sd.cli")
+DETACH = "--detach"
 _LOOK_EVERY_S = 0.25
 """Seconds between looks at whether the job is to be stopped."""
 
@@ -85,5 +86,14 @@ def _run(job: Job, command: Sequence[str], log: int, lock: int) -> int:
             return process.wait(timeout=_LOOK_EVERY_S)
 
 
+def leave() -> None:
+    """Goes on as a child of nobody: whoever started it may end, and has nothing to wait for."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+
+
 if __name__ == "__main__":
+    if DETACH in sys.argv:
+        leave()
     work(Path(sys.argv[1]))
