@@ -11,8 +11,7 @@ from typing import Any
 
 from delora_sd.errors import UserError
 from delora_sd.files.locks import hold
-from delora_sd.files.names import check_length
-from delora_sd.files.run_folder import read_json, write_json
+from delora_sd.files.run_folder import check_length, read_json, write_json
 from delora_sd.studio.folder import StudioFolder
 from delora_sd.studio.jobs.queue import resume_queue
 from delora_sd.studio.page.guard import middleware

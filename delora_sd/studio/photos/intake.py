@@ -9,7 +9,7 @@ from pathlib import Path
 from delora_sd.data.photo_files import HEIC_SUFFIXES, PHOTO_SUFFIXES
 from delora_sd.data.photos import open_photo
 from delora_sd.errors import UserError
-from delora_sd.files.hashing import hash_file
+from delora_sd.files.contents import hash_file
 from delora_sd.files.run_folder import write_file
 from delora_sd.studio.photos.captions import save_caption
 from delora_sd.studio.photos.subject import list_photos

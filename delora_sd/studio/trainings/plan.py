@@ -7,7 +7,7 @@ from pathlib import Path
 from delora_sd.config.deciding import is_deciding, pack_group, read_run_settings
 from delora_sd.config.load import flatten, load_config, to_yaml
 from delora_sd.errors import UserError
-from delora_sd.files.made_from import absolute_place
+from delora_sd.files.contents import absolute_place
 from delora_sd.files.run_folder import write_text
 from delora_sd.settings import TrainConfig
 from delora_sd.studio.folder import StudioFolder
