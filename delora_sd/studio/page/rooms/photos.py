@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from delora_sd.data.photo_files import HEIC_SUFFIXES, PHOTO_SUFFIXES
@@ -33,24 +34,62 @@ _LOOK = {"show_progress": "hidden", "api_visibility": "private"}
 
 def build(folder: StudioFolder) -> Room:
     """Builds the room."""
+    it = _lay_out(folder)
+    facts = [it.class_word, it.kind, it.hold_out, it.identifier]
+    shown = [it.sheet, it.commands]
+    seen = [it.subject, it.base, it.masks]
+    it.create.click(
+        answering(partial(press_create, folder), num_outputs=9),
+        [it.name, it.word, it.base],
+        [it.notice, it.subject, it.name, it.word, it.new, *facts, it.sheet],
+        **_LOOK,
+    )
+    it.drop.upload(
+        answering(partial(press_upload, folder), num_outputs=4),
+        [*seen, it.drop],
+        [it.notice, it.drop, it.hold_out, *shown],
+        **_LOOK,
+    )
+    it.save.click(answering(partial(press_save, folder), num_outputs=2), [*seen, *facts], [it.notice, *shown], **_LOOK)
+    it.sheet.click(pressing(partial(press_sheet, folder), num_outputs=2), seen, [it.notice, *shown], **_LOOK)
+    it.subject.input(partial(show_facts, folder), it.subject, facts, **_LOOK)
+    for field in seen:
+        field.change(partial(show_photos, folder), seen, shown, **_LOOK)
+    it.caption.click(answering(partial(press_work, folder, "captions"), num_outputs=0), it.subject, it.notice, **_LOOK)
+    it.segment.click(answering(partial(press_work, folder, "masks"), num_outputs=0), it.subject, it.notice, **_LOOK)
+    return Room(
+        enter=partial(refresh, folder),
+        enter_inputs=[*seen, *facts],
+        enter_outputs=[it.subject, *facts, *shown],
+        watch=partial(show_photos, folder),
+        watch_inputs=seen,
+        watch_outputs=shown,
+    )
+
+
+def _lay_out(folder: StudioFolder) -> SimpleNamespace:
+    """Returns the parts of the room, in their places."""
     import gradio as gr
 
-    notice = gr.HTML(padding=False, apply_default_css=False)
+    it = SimpleNamespace()
+    it.notice = gr.HTML(padding=False, apply_default_css=False)
     with gr.Row(elem_classes="st-room"):
         with gr.Column(scale=1, min_width=300, elem_classes="st-form"):
-            subject = make_choice(label="Subject", elem_id="photos-subject")
-            with gr.Accordion("New subject", open=not folder.subject_names(), elem_id="new-subject") as new:
-                name = gr.Textbox(label="Name", placeholder="rex", max_lines=1, elem_id="new-name")
-                word = gr.Textbox(label="What it is", placeholder="dog, backpack, toy", max_lines=1, elem_id="new-word")
-                create = gr.Button("Create", variant="primary", size="sm", elem_id="create-subject")
+            it.subject = make_choice(label="Subject", elem_id="photos-subject")
+            with gr.Accordion("New subject", open=not folder.subject_names(), elem_id="new-subject") as it.new:
+                it.name = gr.Textbox(label="Name", placeholder="rex", max_lines=1, elem_id="new-name")
+                it.word = gr.Textbox(
+                    label="What it is", placeholder="dog, backpack, toy", max_lines=1, elem_id="new-word"
+                )
+                it.create = gr.Button("Create", variant="primary", size="sm", elem_id="create-subject")
             with gr.Group(elem_classes="st-group"):
-                class_word = gr.Textbox(label="What it is (class word)", max_lines=1)
-                kind = gr.Radio(label="Kind", choices=list(KINDS), value=next(iter(KINDS)))
-                hold_out = gr.Number(label="Photos held out, to test on", precision=0, minimum=0, value=0)
-                identifier = gr.Textbox(label="Identifier, the rare word that will name it", max_lines=1)
-                save = gr.Button("Save", size="sm")
+                it.class_word = gr.Textbox(label="What it is (class word)", max_lines=1)
+                it.kind = gr.Radio(label="Kind", choices=list(KINDS), value=next(iter(KINDS)))
+                it.hold_out = gr.Number(label="Photos held out, to test on", precision=0, minimum=0, value=0)
+                it.identifier = gr.Textbox(label="Identifier, the rare word that will name it", max_lines=1)
+                it.save = gr.Button("Save", size="sm")
         with gr.Column(scale=3, min_width=300):
-            drop = gr.File(
+            it.drop = gr.File(
                 label="Drop photos here (.jpg .png .webp .heic, and .txt captions)",
                 file_count="multiple",
                 file_types=[*PHOTO_SUFFIXES, *HEIC_SUFFIXES, ".txt"],
@@ -58,44 +97,14 @@ def build(folder: StudioFolder) -> Room:
                 height=150,
             )
             with gr.Row(elem_classes="st-options"):
-                base = gr.Dropdown(label="As this base will see them", choices=list(BASES), value=BASES[0])
-                masks = gr.Checkbox(label="Show masks", value=False)
-            sheet = make_panel(elem_id="sheet")
+                it.base = gr.Dropdown(label="As this base will see them", choices=list(BASES), value=BASES[0])
+                it.masks = gr.Checkbox(label="Show masks", value=False)
+            it.sheet = make_panel(elem_id="sheet")
             with gr.Row(elem_classes="st-options"):
-                caption = gr.Button("Write captions", size="sm")
-                segment = gr.Button("Make masks", size="sm")
-            commands = gr.HTML(padding=False, apply_default_css=False)
-
-    facts = [class_word, kind, hold_out, identifier]
-    shown = [sheet, commands]
-    seen = [subject, base, masks]
-    create.click(
-        answering(partial(press_create, folder), num_outputs=9),
-        [name, word, base],
-        [notice, subject, name, word, new, *facts, sheet],
-        **_LOOK,
-    )
-    drop.upload(
-        answering(partial(press_upload, folder), num_outputs=4),
-        [*seen, drop],
-        [notice, drop, hold_out, *shown],
-        **_LOOK,
-    )
-    save.click(answering(partial(press_save, folder), num_outputs=2), [*seen, *facts], [notice, *shown], **_LOOK)
-    sheet.click(pressing(partial(press_sheet, folder), num_outputs=2), seen, [notice, *shown], **_LOOK)
-    subject.input(partial(show_facts, folder), subject, facts, **_LOOK)
-    for field in seen:
-        field.change(partial(show_photos, folder), seen, shown, **_LOOK)
-    caption.click(answering(partial(press_work, folder, "captions"), num_outputs=0), subject, notice, **_LOOK)
-    segment.click(answering(partial(press_work, folder, "masks"), num_outputs=0), subject, notice, **_LOOK)
-    return Room(
-        enter=partial(refresh, folder),
-        enter_inputs=[*seen, *facts],
-        enter_outputs=[subject, *facts, *shown],
-        watch=partial(show_photos, folder),
-        watch_inputs=seen,
-        watch_outputs=shown,
-    )
+                it.caption = gr.Button("Write captions", size="sm")
+                it.segment = gr.Button("Make masks", size="sm")
+            it.commands = gr.HTML(padding=False, apply_default_css=False)
+    return it
 
 
 def refresh(folder: StudioFolder, subject: str | None, base: str, masks: bool, *facts: Any) -> list[Any]:
