@@ -13,6 +13,7 @@ from delora_sd.miniature.build.data.dataset import TEST_SEED, render_pictures
 from delora_sd.miniature.build.gates import measure
 from delora_sd.miniature.build.train.unet import sample
 from delora_sd.miniature.judges import load_mini_clip, load_mini_dino
+from delora_sd.miniature.segmenter import load_segmenter
 from delora_sd.miniature.world.places.contexts import CONTEXTS
 from delora_sd.miniature.world.render import render
 from delora_sd.miniature.world.things.identity import CLASS_WORDS, draw_identity
@@ -42,6 +43,7 @@ def measure_all(
         *measure.clip_gates(clip, real),
         *measure.dino_gates(dino, pipeline.vae, real),
         *measure.base_gates(clip, dino, pixels, classes, places),
+        *measure.segmenter_gates(load_segmenter(weights / "mini_seg"), pipeline.vae),
     ]
     return gates, speed
 
@@ -78,12 +80,13 @@ def write_card(path: Path, gates: list[measure.Gate], *, speed: float, history: 
 
 CARD = """# Model card: the delora_sd miniature
 
-A very small Stable Diffusion (standard diffusers classes, 64 px) and two judges, trained only on the procedural
+A very small Stable Diffusion (standard diffusers classes, 64 px) and three judges, trained only on the procedural
 pictures of `delora_sd/miniature`. It exists so that fine-tuning, generation and scoring can be tried and tested offline
 in minutes. It replaces no real model: `mini-dino` and `mini-clip` scores are not DINO or CLIP scores.
 
 - `sd/`: StableDiffusionPipeline, fp16. Latents 24 x 8 x 8, UNet (128, 160), text width 128, 24 tokens.
 - `mini_dino/`: timm VisionTransformer, identity-contrastive. `mini_clip/`: open_clip CLIP, caption-contrastive.
+- `mini_seg/`: a U-Net of 0.7 million parameters that labels every pixel with one of the world's 34 labels.
 - Identifiers never seen in training: qwe, sks, ohwx, hta, xjy, vbk, tpz, nqr.
 - Data: rendered by this package; no photograph, no third-party picture. Licence: as the project.
 

@@ -11,6 +11,8 @@ from torch import nn
 
 from delora_sd.miniature.build.data.dataset import PICTURES_EACH, Pictures
 from delora_sd.miniature.build.train.judges import to_judge_range
+from delora_sd.miniature.build.train.segmenter import TEST_SEED as SEGMENTER_TEST_SEED
+from delora_sd.miniature.build.train.segmenter import measure_segmenter, render_scattered
 from delora_sd.miniature.build.train.vae import psnr_db, reconstruct
 from delora_sd.miniature.world.places.contexts import CONTEXTS
 from delora_sd.miniature.world.render import render
@@ -19,6 +21,7 @@ from delora_sd.miniature.world.things.scene import place_subject
 
 Tokenize = Callable[[list[str]], torch.Tensor]
 TYPICAL_SEED = 95_000_000
+NUM_SEGMENTED = 120
 HUE_MARGIN = 0.3  # saturation above which a pixel has a hue worth keeping
 
 
@@ -204,3 +207,17 @@ def _hue(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     hue = np.degrees(np.arctan2(np.sqrt(3.0) * (green - blue), 2 * red - green - blue))
     high, low = pixels.max(-1).astype(np.float32), pixels.min(-1).astype(np.float32)
     return hue, (high - low) / np.maximum(high, 1)
+
+
+def segmenter_gates(segmenter: nn.Module, vae: AutoencoderKL) -> list[Gate]:
+    """mini-seg on unseen subjects that stand anywhere: its Real row, and what the autoencoder costs it."""
+    real = render_scattered(SEGMENTER_TEST_SEED, NUM_SEGMENTED, held_out=True)
+    decoded = reconstruct(vae, real.pixels)
+    right, miou = measure_segmenter(segmenter, real.pixels, real.labels)
+    decoded_right, decoded_miou = measure_segmenter(segmenter, decoded, real.labels)
+    return [
+        Gate(name="mini-seg, pixels right on real pictures", value=right, goal=0.93),
+        Gate(name="mini-seg, mIoU on real pictures", value=miou, goal=0.8),
+        Gate(name="mini-seg, pixels right on decoded pictures (no gate)", value=decoded_right, goal=0),
+        Gate(name="mini-seg, mIoU on decoded pictures (no gate)", value=decoded_miou, goal=0),
+    ]
