@@ -37,6 +37,9 @@ from delora_sd.maps.store import read_square_labels
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import ModelConfig
 
+MAX_STEM = 60
+"""Characters of a map's name in its images' names."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MapImage:
@@ -48,7 +51,9 @@ class MapImage:
 
     @property
     def file_name(self) -> str:
-        return f"{self.map.stem}-{self.prompt.index:02d}-{slug(self.prompt.text)}-s{self.seed}.png".replace("--", "-")
+        """Of a long name only the beginning: the seed is the map's own."""
+        parts = (self.map.stem[:MAX_STEM], f"{self.prompt.index:02d}", slug(self.prompt.text), f"s{self.seed}")
+        return "-".join(part for part in parts if part) + ".png"
 
 
 @dataclass(frozen=True, kw_only=True)

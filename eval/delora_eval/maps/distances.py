@@ -21,12 +21,13 @@ class Distances:
     """Between images and photos, equally many."""
 
     fid: float | None
-    """None: too few images for it."""
+    """None: too few images for it; with fewer it says little but their number."""
     kid: float
     """Of the whole sets, unbiased; may be below 0."""
     kid_spread: float
     """Standard deviation over halves of the sets."""
     num_images: int
+    fewest_for_fid: int
 
 
 def measure_distances(images: Features, photos: Features) -> Distances:
@@ -39,21 +40,13 @@ def measure_distances(images: Features, photos: Features) -> Distances:
         kid=kernel_distance(images, photos),
         kid_spread=_spread(images, photos),
         num_images=len(images),
+        fewest_for_fid=fewest_images(images.shape[1]),
     )
 
 
 def fewest_images(num_features: int) -> int:
     """Returns the fewest images that FID is measured with."""
     return int(FEWEST_PER_FEATURE * num_features)
-
-
-def check_enough(num_images: int, num_features: int) -> None:
-    """Raises UserError for fewer images than FID can be measured with."""
-    if num_images < (fewest := fewest_images(num_features)):
-        raise UserError(
-            f"FID of {num_images} images: at least {fewest} are needed for {num_features} features, with fewer it says "
-            "little but the number of images; KID has no such bias and is reported"
-        )
 
 
 def frechet_distance(first: Features, second: Features) -> float:

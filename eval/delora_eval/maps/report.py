@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from delora_eval.maps.rows import NO_CONTROL, REAL, Row
+from delora_eval.maps.rows import NO_CONTROL, REAL, Row, shared_training
 from delora_eval.maps.settings import MapBenchmarkConfig
 from delora_eval.maps.sheet import Sheet, draw_sheet, sheet_png
 from delora_eval.pages.drawing import SOFT, Drawing, draw, look
@@ -154,7 +154,8 @@ def _distance_note(scores: Scores) -> str:
     judge, real = scores[REAL]["judge"], scores[REAL]
     if judge["features"] is None:
         return "FID and KID: left out, no Inception was given (judge.inception)."
-    too_few = "" if real["fid"] is not None else f" FID is left out: too few images ({real['num_images']})."
+    few = f" FID is left out: {real['num_images']} images, at least {real['fewest_for_fid']} are needed."
+    too_few = few if real["fid"] is None else ""
     return (
         f"FID and KID by {judge['features']}, {real['num_images']} images against as many photos. FID's bias is large "
         f"at this number, so it compares with rows of this table only; KID is unbiased.{too_few}"
@@ -190,8 +191,7 @@ def _render(config: MapBenchmarkConfig, tables: Sequence[Table], figure: Drawing
         assets=("page", "benchmark"),
         config=config,
         paper=published(config.paper),
-        is_miniature=config.train.get("data.dataset", config.train.get("data", {}))
-        in (MINIATURE, {"dataset": MINIATURE}),
+        is_miniature=shared_training(config).data.dataset == MINIATURE,
         tables=tables,
         figure=figure,
         drawing=Markup(figure.inline_svg),

@@ -53,6 +53,7 @@ def _images(folder: Path) -> dict[str, Path]:
 def _lines(scores: dict[str, Any]) -> list[str]:
     lines = [f"{title}: {100 * scores[key]:.2f} %" for key, title in _SHOWN.items()]
     if scores.get("kid") is not None:
-        fid = "left out, too few images" if scores["fid"] is None else f"{scores['fid']:.2f}"
+        too_few = f"left out: {scores['num_images']} images, at least {scores['fewest_for_fid']} are needed"
+        fid = too_few if scores["fid"] is None else f"{scores['fid']:.2f}"
         lines.append(f"FID: {fid}; KID x 1000: {1000 * scores['kid']:.2f} (spread {1000 * scores['kid_spread']:.2f})")
     return lines
