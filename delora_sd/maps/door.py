@@ -21,8 +21,6 @@ from delora_sd.training.before.identity import resolve_places
 TARGETS = {"attention": ATTENTION, "attention+geglu": (*ATTENTION, "ff.net.0.proj")}
 """OFT's target set is the second: its `{"CrossAttention", "Attention", "GEGLU"}`, but not `ff.net.2`."""
 
-FREE_WITHIN_A_PACK = ("output_dir", "seed", "control.max_lr")
-
 
 def absolute_places(config: MapTrainConfig) -> MapTrainConfig:
     """Returns the config with every path absolute; names stay names."""
@@ -113,8 +111,7 @@ def check_map_pack(configs: list[MapTrainConfig]) -> None:
     first = flatten(configs[0])
     for other in configs[1:]:
         for key, value in flatten(other).items():
-            is_shared = key.startswith(("data.", "control.", "targets", "epochs")) and key not in FREE_WITHIN_A_PACK
-            if is_shared and value != first[key]:
+            if key.startswith(("data.", "control.", "targets", "epochs")) and value != first[key]:
                 raise UserError(f"{key}: {first[key]} and {value} cannot train in one pack")
 
 
