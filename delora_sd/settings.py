@@ -113,6 +113,10 @@ class TrainingConfig:
     """Keep the optimizer state of only the newest N checkpoints, their adapters always; 0: keep all."""
     log_every: int = 10
     """Steps between lines in events.jsonl."""
+    export_check: Literal["images", "tensors"] = "images"
+    """What compares the exported files with the trained adapter. images: diffusers loads each and draws with it.
+    tensors: each is read back, and its change of every layer compared; a hundredth of the time. A benchmark that does
+    not say draws for its first cell of each method."""
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
     """Also send the curves to a tracker (extra: pip install delora_sd[track])."""
     allow_tf32: bool = True

@@ -12,6 +12,7 @@ DECIDES_NOTHING = (
     "output_dir",
     "model.offline",
     "training.checkpoint_every",
+    "training.export_check",
     "training.keep_checkpoints",
     "training.log_every",
     "training.tracker",
@@ -39,6 +40,7 @@ FREE_WITHIN_A_PACK = (
     "training.prior_weight",
     "training.outside_weight",
     "training.num_class_images",
+    "training.export_check",
 )
 """Settings that may differ between the adapters of one pack: one base, one method, one shape of everything."""
 

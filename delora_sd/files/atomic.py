@@ -103,8 +103,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON ({error}); mend it, or restore it from a copy") from error
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the JSON lines of a file, [] when it does not exist; a torn last line is dropped."""
+def read_lines(path: Path, *, without: bytes | None = None) -> list[dict[str, Any]]:
+    """Returns the JSON lines of a file, [] when it does not exist; a torn last line is dropped.
+
+    Lines that hold the bytes `without` are passed over unread: parsing is most of what reading takes.
+    """
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -113,7 +116,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     records = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
+        if not line.strip() or (without is not None and without in line):
             continue
         record = _parse_record(line)
         if record is not None:

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from delora_sd import __version__
 from delora_sd.files.run_folder import write_bytes
+from delora_sd.stopwatch import time_of
 
 WRITERS = 4
 """Threads; compressing a 512 px image takes 60 ms, flushing it to disk up to as long."""
@@ -43,6 +44,7 @@ class ImageWriter:
         self._records = [record for _, _, record in images]
         self._pending = [self._pool.submit(write_image, *image) for image in images]
 
+    @time_of("PNG")
     def _settle(self) -> None:
         """Waits for the batch being written; the first file that could not be written raises."""
         pending, records = self._pending, self._records

@@ -14,6 +14,7 @@ from delora_sd.generation.requests import SamplingSettings
 from delora_sd.generation.sampler import Sampler
 from delora_sd.quantization import quantize_linears
 from delora_sd.settings import ModelConfig
+from delora_sd.stopwatch import time_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class LoadedModel:
     denoiser: nn.Module
     vae: nn.Module
 
+    @time_of("conditioning")
     def sampler(self, texts: Sequence[str], sampling: SamplingSettings) -> Sampler:
         """Returns a sampler that knows these prompts; each is encoded once."""
         distinct = list(dict.fromkeys([*texts, sampling.negative_prompt]))
@@ -65,11 +67,13 @@ class ModelKeeper:
         self._key: tuple | None = None
         self._model: LoadedModel | None = None
 
+    @time_of("loading")
     def find(self, model: ModelConfig) -> Base:
         if model not in self._bases:
             self._bases[model] = find_base(model)
         return self._bases[model]
 
+    @time_of("loading")
     def load(
         self, base: Base, *, device: torch.device, dtype: torch.dtype, quantization: str, is_compiled: bool
     ) -> LoadedModel:

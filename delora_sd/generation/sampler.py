@@ -18,6 +18,8 @@ from delora_sd.diffusion.cache import cast_conditions, square_sizes, stack_condi
 from delora_sd.diffusion.families.family import Base, Condition, Conditions, Solver
 from delora_sd.errors import UserError
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
+from delora_sd.generation.text_once import projecting_text_once
+from delora_sd.stopwatch import time_of
 
 DEFAULT_BATCH = {"cpu": 8, "mps": 4, "cuda": 32, "xpu": 16}
 """Images per batch where none is asked for; what does not fit a GPU is halved."""
@@ -47,6 +49,7 @@ class Sampler:
     """As `Family.solver`; none: the family's own."""
 
 
+@time_of("drawing")
 @torch.no_grad()
 def sample_images(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
     """Returns one image per (text, seed), drawn in one batch with classifier-free guidance (Ho & Salimans 2022)."""
@@ -57,13 +60,14 @@ def sample_images(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) 
     conditions = _conditions(sampler, [sampling.negative_prompt] * len(texts) if is_guided else [], texts)
     make_solver = sampler.make_solver or base.family.solver
     solver = make_solver(base, sampling.num_inference_steps, device=denoiser.device)
-    for position, time in enumerate(solver.times):
-        inputs = torch.cat([latents, latents]) if is_guided else latents
-        prediction = base.family.predict(denoiser, inputs, time, conditions)
-        if is_guided:
-            away, towards = prediction.chunk(2)
-            prediction = away + sampling.guidance * (towards - away)
-        latents = solver.step(prediction, position, latents)
+    with projecting_text_once(denoiser):
+        for position, time in enumerate(solver.times):
+            inputs = torch.cat([latents, latents]) if is_guided else latents
+            prediction = base.family.predict(denoiser, inputs, time, conditions)
+            if is_guided:
+                away, towards = prediction.chunk(2)
+                prediction = away + sampling.guidance * (towards - away)
+            latents = solver.step(prediction, position, latents)
     return _decode(sampler, latents)
 
 
@@ -132,6 +136,7 @@ def _sample_requests(sampler: Sampler, requests: Sequence[ImageRequest]) -> list
         return sample_images(sampler, [request.prompt.text for request in requests], [r.seed for r in requests])
 
 
+@time_of("decoding")
 def _decode(sampler: Sampler, latents: Float[Tensor, "images channels height width"]) -> list[Image.Image]:
     vae, decode = sampler.vae, sampler.base.family.decode_latents
     with torch.no_grad():

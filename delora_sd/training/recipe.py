@@ -16,6 +16,7 @@ from delora_sd.files.run_folder import RunFolder, read_json, read_lines, write_j
 from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import TrainConfig
 from delora_sd.signals import Stopped
+from delora_sd.stopwatch import time_of
 from delora_sd.training.before.door import check_config, check_resume
 from delora_sd.training.before.identity import recognise_finished, resolve_places
 from delora_sd.training.before.plan import Plan, make_plan, run_folder
@@ -76,7 +77,9 @@ def train_pack(configs: list[TrainConfig]) -> list[TrainResult]:
         else:
             unfinished.append(config)
     if unfinished:
-        _train_unfinished(make_plan(unfinished))
+        with time_of("loading"):
+            plan = make_plan(unfinished)
+        _train_unfinished(plan)
     return [_result(run, config, is_new=config in unfinished) for run, config in pairs]
 
 
@@ -98,8 +101,11 @@ def _train(plan: Plan) -> Stopped | None:
     accelerator, members = plan.accelerator, plan.members
     with accelerator.main_process_first():
         prepare_data(plan)
-    denoiser = load_training_denoiser(plan.base, plan.model, plan.training, device=accelerator.device, dtype=plan.dtype)
-    pack = _attach(denoiser, members)
+    with time_of("loading"):
+        denoiser = load_training_denoiser(
+            plan.base, plan.model, plan.training, device=accelerator.device, dtype=plan.dtype
+        )
+        pack = _attach(denoiser, members)
     optimizer = build_optimizer([(each.adapter, each.config.optimizer) for each in members], accelerator.device)
     start_step = last_common_step([member.run for member in members])
     accelerator.wait_for_everyone()
@@ -116,7 +122,7 @@ def _train(plan: Plan) -> Stopped | None:
     render_preview = preview_renderer(plan, denoiser, pack)
     with _progress(plan, start_step) as progress:
         reporter = Reporter(session=session, pack=pack, progress=progress, render_preview=render_preview)
-        with reporter.stopping_on_signals():
+        with reporter.stopping_on_signals(), time_of("training arithmetic"):
             reporter.catch_up(start_step)
             run_loop(session, reporter, start_step=start_step)
     if accelerator.is_main_process and not reporter.stop_requested:
@@ -176,6 +182,7 @@ def _restore(plan: Plan, optimizer: torch.optim.Optimizer, start_step: int) -> N
             start_directions(member.adapter)
 
 
+@time_of("export")
 def _finish(plan: Plan, denoiser: nn.Module, pack: Attached, *, seconds: float) -> None:
     """Writes the adapter, the plain LoRA files, and last of all the mark that the run is complete."""
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
@@ -190,6 +197,7 @@ def _finish(plan: Plan, denoiser: nn.Module, pack: Attached, *, seconds: float) 
             "seconds": round(seconds, 1),
             "pack": len(plan.members),
             "peak_memory_bytes": peak,
+            "export_check": member.config.training.export_check,
             "export_difference": differences,
         }
         write_json(member.run.manifest, read_json(member.run.manifest) | facts)

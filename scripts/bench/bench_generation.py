@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
+from delora_eval.benchmark.run.cell.profile import decoder_flops, matrix_rate, unet_flops
 from delora_sd.data.prompts import load_prompts
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.families.family import Base
@@ -46,7 +47,9 @@ def main() -> None:
     dtype = resolve_dtype(arguments.dtype, device)
     model = load_model(base, device=device, dtype=dtype, is_compiled=arguments.compile)
     print(f"{device_name()}; torch {torch.__version__}; {dtype}")
-    print(f"{base.name}, {base.size_px} px, {arguments.steps} steps\n")
+    print(f"{base.name}, {base.size_px} px, {arguments.steps} steps")
+    flops = 2 * arguments.steps * unet_flops(base) + decoder_flops(base)  # 2: classifier-free guidance
+    print(f"floor: {matrix_rate(device, dtype) / flops:.2f} images/s, the operations at the rate of a large product\n")
     print(f"{'batch':>5} {'diffusers images/s':>21} {'ours':>8} {'ratio':>6} {'peak GB':>8}")
     for batch_size in arguments.batches:
         theirs, ours = time_both(model, base, batch_size, arguments)

@@ -5,12 +5,12 @@
     python scripts/bench/bench_layers.py --device cuda   # bf16 base, fp32 adapters
 
 Every round runs all contestants one after the other, each round begins with another one, and all share the input and
-the frozen weights. A figure is a ratio of medians over rounds (on a CPU of the process's own time, so that a busy
-neighbour counts little), and the last line weighs the shapes by how many of SD 1.5's 128 layers have them.
+the frozen weights. A figure is a ratio of the best rounds (on a CPU of the process's own time: a busy neighbour slows a
+round down and never speeds one up), and the last line weighs the shapes by how many of SD 1.5's 128 layers have them.
+Layers that read captions get no gradient for their input, as in the UNet: nothing that is trained lies before them.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 
@@ -24,14 +24,16 @@ from delora_sd.training.record.manifest import device_name
 
 RANK = 16
 
+CAPTION_TOKENS = 77
+
 SHAPES = {  # (in, out, tokens of one 512 px sample): layers of SD 1.5 with it
     (320, 320, 4096): 5 * 6,
     (640, 640, 1024): 5 * 6,
     (1280, 1280, 256): 5 * 6,
     (1280, 1280, 64): 6,
-    (768, 320, 77): 5 * 2,
-    (768, 640, 77): 5 * 2,
-    (768, 1280, 77): 6 * 2,
+    (768, 320, CAPTION_TOKENS): 5 * 2,
+    (768, 640, CAPTION_TOKENS): 5 * 2,
+    (768, 1280, CAPTION_TOKENS): 6 * 2,
 }
 
 
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--batch", type=int, default=1, help="samples per step")
+    parser.add_argument("--small", action="store_true", help="every side a tenth: does it run at all?")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     if device.type == "cpu":
@@ -70,12 +73,14 @@ def main() -> None:
     print(f"{'in':>5} {'out':>5} {'tokens':>6} {'layers':>6} | " + " ".join(f"{name:>17}" for name in names))
     totals = dict.fromkeys(names, 0.0)
     for (in_features, out_features, tokens), count in SHAPES.items():
-        medians = time_shape(in_features, out_features, tokens, device, arguments)
-        reference = medians["peft lora"]
-        row = " ".join(f"{medians[name] / reference:17.3f}" for name in names)
+        if arguments.small and tokens != CAPTION_TOKENS:
+            in_features, out_features, tokens = in_features // 10, out_features // 10, tokens // 10
+        seconds = time_shape(in_features, out_features, tokens, device, arguments)
+        reference = seconds["peft lora"]
+        row = " ".join(f"{seconds[name] / reference:17.3f}" for name in names)
         print(f"{in_features:5} {out_features:5} {tokens:6} {count:6} | {row}", flush=True)
         for name in names:
-            totals[name] += count * medians[name]
+            totals[name] += count * seconds[name]
     print(
         f"{'all layers, relative to peft lora':>26} | "
         + " ".join(f"{totals[n] / totals['peft lora']:17.3f}" for n in names)
@@ -122,10 +127,11 @@ def our_delora(layer: nn.Module, rank: int, init: str) -> Callable:
 def time_shape(
     in_features: int, out_features: int, tokens: int, device: torch.device, arguments: argparse.Namespace
 ) -> dict[str, float]:
-    """Returns the median seconds of each contestant on one shape, rounds interleaved."""
+    """Returns the seconds of each contestant's best round on one shape, rounds interleaved."""
     models = list(contestants(frozen_weights(in_features, out_features, device)).items())
     dtype = _dtype(device)
-    x = torch.randn(arguments.batch, tokens, in_features, device=device, dtype=dtype, requires_grad=True)
+    x = torch.randn(arguments.batch, tokens, in_features, device=device, dtype=dtype)
+    x.requires_grad_(tokens != CAPTION_TOKENS)
     upstream = torch.randn(arguments.batch, tokens, out_features, device=device, dtype=dtype)
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name, _ in models}
@@ -133,12 +139,14 @@ def time_shape(
         first = round_number % len(models)
         for name, model in models[first:] + models[:first]:
             began = clock()
-            torch.autograd.backward(model(x), [upstream] * LAYERS)
+            outputs = model(x)
+            if outputs[0].requires_grad:  # the bare layer on a caption has nothing to give a gradient to
+                torch.autograd.backward(outputs, [upstream] * LAYERS)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if round_number >= 3:  # the first rounds warm caches and allocators
                 seconds[name].append(clock() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: min(values) for name, values in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import psutil
 import torch
 from accelerate import Accelerator
 
+from delora_eval.benchmark.run.cell.profile import matrix_rate, unet_flops
 from delora_sd.adapters.lowrank.pack import attach_adapters
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.bases import find_base
@@ -79,9 +80,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="timed steps per measurement")
     parser.add_argument("--batch", type=int, default=1, help="photos per step and adapter")
     parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--quantization", default="none", help="of the frozen base: none, int8, int4")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     arguments = parser.parse_args()
-    print(f"{device_name()}; torch {torch.__version__}; {arguments.base}, batch {arguments.batch} per adapter\n")
+    print(f"{device_name()}; torch {torch.__version__}; {arguments.base}, batch {arguments.batch} per adapter")
+    floor = floor_samples_per_second(arguments)
+    print(f"floor: {floor:.2f} samples/s, the operations at the rate of a large product\n")
     print("| K | one after the other, samples/s | one pack | ratio | GB | K processes at once | ratio | GB |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for size in arguments.packs:
@@ -89,6 +93,13 @@ def main() -> None:
         pack = alone if size == 1 else time_processes(1, size, arguments)
         cells = [str(size), f"{alone.samples_per_second:.2f}", *_cells(pack, alone)]
         print("| " + " | ".join(cells + _at_once(size, alone, arguments)) + " |", flush=True)
+
+
+def floor_samples_per_second(arguments: argparse.Namespace) -> float:
+    """Returns what the device could do if it did nothing but large products; backward costs one more forward."""
+    device = resolve_device()
+    rate = matrix_rate(device, resolve_dtype(arguments.dtype, device))
+    return rate / (2 * unet_flops(find_base(ModelConfig(base=arguments.base, offline=True))))
 
 
 def _at_once(count: int, alone: Measured, arguments: argparse.Namespace) -> list[str]:
@@ -148,7 +159,7 @@ def time_pack(size: int, arguments: argparse.Namespace, barrier: Any = None) -> 
         prior_weight=0.0,
         gradient_checkpointing=arguments.checkpointing,
     )
-    model = ModelConfig(base=arguments.base, offline=True)
+    model = ModelConfig(base=arguments.base, offline=True, quantization=arguments.quantization)
     base = find_base(model)
     unet = load_training_denoiser(base, model, training, device=device, dtype=resolve_dtype(arguments.dtype, device))
     config = TrainConfig(model=model, training=training)

@@ -24,16 +24,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench_generation import draw_with_ours
 from bench_packs import time_pack
+from delora_eval.benchmark.run.cell.profile import decoder_flops, matrix_rate, unet_flops
 from delora_eval.scoring.judges.embedding import Judge, embed_images
 from delora_eval.scoring.judges.protocols import PROTOCOLS, Protocol
 from delora_eval.settings import EncoderConfig
 from delora_sd.diffusion.bases import find_base
-from delora_sd.diffusion.cache import square_sizes, stack_conditions
 from delora_sd.diffusion.families.family import Base
-from delora_sd.diffusion.parts import load_denoiser, load_vae, resolve_device, resolve_dtype
+from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.generation.model import load_model
 from delora_sd.settings import ModelConfig
-from delora_sd.training.memory.pack_size import random_condition
 from delora_sd.training.record.manifest import device_name
 
 SUBJECTS, PROMPTS, IMAGES_PER_PROMPT = 30, 25, 4
@@ -67,6 +66,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--draw-batch", type=int, default=8, help="images per sampling batch")
     parser.add_argument("--tflops", type=float, help="rate for the limit; none: a large product is timed")
+    parser.add_argument("--quantization", default="none", help="of the frozen base: none, int8, int4")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     arguments = parser.parse_args()
     base = find_base(ModelConfig(base=arguments.base, offline=True))
@@ -74,7 +74,7 @@ def main() -> None:
     print(f"{device_name()}; torch {torch.__version__}; {base.name}, {base.size_px} px, pack of {arguments.pack}\n")
     training, memory = measure_training(base, arguments)
     parts = [training, measure_drawing(base, arguments), measure_scoring(base, arguments.draw_batch)]
-    print_table(parts, arguments.tflops or measure_tflops(dtype))
+    print_table(parts, arguments.tflops or matrix_rate(resolve_device(), dtype) / 1e12)
     print(f"\npeak memory while training: {memory:.1f} GB")
 
 
@@ -143,39 +143,6 @@ def _median(work: Callable[[], None]) -> float:
         work()
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])
-
-
-def measure_tflops(dtype: torch.dtype) -> float:
-    """Returns the best rate of a large square product on this device, 10^12 operations per second."""
-    device = resolve_device()
-    side = 1024 if device.type == "cpu" else 8192
-    factor = torch.randn(side, side, device=device, dtype=dtype)
-
-    def seconds() -> float:
-        began = time.perf_counter()
-        (factor @ factor).flatten()[0].item()  # waits for the device
-        return time.perf_counter() - began
-
-    return 2 * side**3 / min(seconds() for _ in range(20)) / 1e12
-
-
-def unet_flops(base: Base) -> float:
-    """Returns the operations of one sample's UNet forward."""
-    unet = load_denoiser(base, device="meta", dtype=torch.float32)
-    latents = torch.zeros(1, base.latent_channels, base.latent_side, base.latent_side, device="meta")
-    conditions = stack_conditions([random_condition(base, torch.device("meta"))], square_sizes(base.size_px, 1))
-    with FlopCounterMode(display=False) as counter:
-        base.family.predict(unet, latents, torch.zeros(1, device="meta"), conditions)
-    return float(counter.get_total_flops())
-
-
-def decoder_flops(base: Base) -> float:
-    """Returns the operations of one image's VAE decoding."""
-    vae = load_vae(base, device="meta", dtype=torch.float32)
-    latents = torch.zeros(1, vae.config.latent_channels, base.latent_side, base.latent_side, device="meta")
-    with FlopCounterMode(display=False) as counter:
-        vae.decode(latents)
-    return float(counter.get_total_flops())
 
 
 if __name__ == "__main__":

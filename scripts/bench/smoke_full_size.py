@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""The real SD 1.5 architecture with random weights through the main program: two 512 px training steps and one image.
+"""A base at its full size with random weights through the main program: two training steps and one image.
 
-    python scripts/bench/smoke_full_size.py                    # about five minutes and 12 GB on two CPU cores
+    python scripts/bench/smoke_full_size.py                    # SD 1.5: about five minutes and 12 GB on two CPU cores
+    python scripts/bench/smoke_full_size.py --base sdxl-architecture
     python scripts/bench/smoke_full_size.py --photos ~/rex     # your own photos instead of drawn ones
 
 No download. Its images mean nothing (every output is stamped RANDOM); sizes, counts, seconds and memory do.
@@ -23,6 +24,9 @@ from delora_sd.generation.generate import generate
 from delora_sd.settings import DataConfig, GenerateConfig, ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training.recipe import train
 
+COUNTED_BASE = "sd15-architecture"
+"""Of the others nobody has published a count."""
+
 EXPECTED_LAYERS = 128
 EXPECTED_PARAMETERS = 3_188_864
 """DeLoRA r 16 on to_q, to_k, to_v, to_out.0 of SD 1.5: 16 * (99,456 + 99,840) + 128."""
@@ -30,6 +34,7 @@ EXPECTED_PARAMETERS = 3_188_864
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default=COUNTED_BASE)
     parser.add_argument("--photos", type=Path, help="folder of photos; none: four drawn ones")
     parser.add_argument("--inference-steps", type=int, default=2)
     arguments = parser.parse_args()
@@ -38,12 +43,12 @@ def main() -> int:
         run = RunFolder(Path(folder) / "run")
         config = TrainConfig(
             output_dir=str(run.path),
-            model=ModelConfig(base="sd15-architecture", offline=True),
+            model=ModelConfig(base=arguments.base, offline=True),
             data=DataConfig(photos=str(photos), class_word="toy"),
-            training=TrainingConfig(num_steps=2, prior_weight=0.0, log_every=1),
+            training=TrainingConfig(num_steps=2, prior_weight=0.0, log_every=1, export_check="tensors"),
         )
         timed("train two steps", lambda: train(config))
-        is_right = check_adapter(run)
+        is_right = check_adapter(run, is_counted=arguments.base == COUNTED_BASE)
         request = GenerateConfig(
             run=str(run.path),
             prompts=("a {identifier} {class_word} on the beach",),
@@ -74,9 +79,12 @@ def timed(what: str, work):
     return result
 
 
-def check_adapter(run: RunFolder) -> bool:
+def check_adapter(run: RunFolder, *, is_counted: bool) -> bool:
     adapter = load_adapter(run.adapter)
     layers, parameters = len(adapter.specs()), adapter.num_parameters()
+    if not is_counted:
+        print(f"layers: {layers}; trainable: {parameters:,}")
+        return layers > 0
     print(
         f"layers: {layers} (expected {EXPECTED_LAYERS}); trainable: {parameters:,} (expected {EXPECTED_PARAMETERS:,})"
     )

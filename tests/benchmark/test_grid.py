@@ -180,3 +180,11 @@ def test_every_cell_has_the_id_its_own_settings_give(make_config):
         (Path(config.output_dir) / grid.CELLS / name).mkdir(parents=True)
     assert [cell.id for cell in grid.test_cells(config)][::3] == old[::3]
     assert not {cell.id for cell in grid.test_cells(config)} & (set(old) - set(old[::3]))
+
+
+def test_the_first_cell_of_each_method_draws_with_its_exports_and_nobody_is_named_by_it(make_config):
+    cells = grid.test_cells(make_config())
+    assert [cell.train.training.export_check for cell in cells] == (["images"] + ["tensors"] * 3) * 2
+    asked = grid.test_cells(make_config(train=make_config().train | {"training.export_check": "images"}))
+    assert {cell.train.training.export_check for cell in asked} == {"images"}
+    assert [cell.id for cell in asked] == [cell.id for cell in cells]

@@ -1,5 +1,6 @@
 """An image depends on weights, prompt and seed: not on its batch, not on its neighbours."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from delora_sd.generation import sampler as sampler_module
 from delora_sd.generation.model import load_model
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
 from delora_sd.generation.sampler import Sampler, initial_latents, render_images, sample_images
+from delora_sd.generation.text_once import projecting_text_once
 from delora_sd.settings import ModelConfig
 from make_tiny_sd import SCHEDULER, write_tiny_sd
 
@@ -191,3 +193,26 @@ def test_diverged_image_is_black_and_warned_of(sampler: Sampler):
     with pytest.warns(UserWarning, match="1 of 2 images are not finite"):
         broken, fine = sampler_module._decode(sampler, latents)
     assert broken.getextrema() == ((0, 0),) * 3 and fine.getextrema() != ((0, 0),) * 3
+
+
+def test_text_is_projected_once_and_not_a_bit_of_the_image_changes(sampler: Sampler, monkeypatch):
+    attention = next(each for each in sampler.denoiser.modules() if getattr(each, "is_cross_attention", False))
+    calls = []
+    hook = attention.to_k.register_forward_hook(lambda layer, inputs, output: calls.append(output))
+    once = _pixels(sample_images(sampler, TEXTS[:2], SEEDS[:2]))
+    monkeypatch.setattr(sampler_module, "projecting_text_once", lambda denoiser: nullcontext())
+    every_step = _pixels(sample_images(sampler, TEXTS[:2], SEEDS[:2]))
+    hook.remove()
+    assert (once == every_step).all()
+    assert "forward" not in vars(attention.to_k), "the layer is as it was"
+    assert all(torch.equal(call, calls[0]) for call in calls)
+
+
+def test_text_is_projected_anew_when_it_is_another_tensor(sampler: Sampler):
+    attention = next(each for each in sampler.denoiser.modules() if getattr(each, "is_cross_attention", False))
+    text = torch.randn(1, 3, attention.to_k.in_features)
+    with torch.no_grad(), projecting_text_once(sampler.denoiser):
+        first, again, copy = attention.to_k(text), attention.to_k(text), attention.to_k(text.clone())
+        other = attention.to_k(text + 1)
+    assert again is first and copy is not first
+    assert torch.equal(copy, first) and not torch.allclose(other, first)

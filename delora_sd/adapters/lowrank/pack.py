@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from delora_sd.adapters.lowrank.adapter import UNFUSED, Adapter, FusedRows, create_adapter
 from delora_sd.adapters.lowrank.factors import Factors, update_norm
-from delora_sd.adapters.lowrank.layers import AdaptedLayer, adapt_layer, flat_weight
+from delora_sd.adapters.lowrank.layers import AdaptedLayer, AdaptedLinear, adapt_layer, flat_weight
 from delora_sd.adapters.lowrank.methods import METHODS, make_factors
+from delora_sd.adapters.lowrank.starts import START
 from delora_sd.errors import UserError
 from delora_sd.quantization import dense_weight, weight_dtype
 from delora_sd.settings import AdapterConfig
@@ -28,26 +29,49 @@ class AdapterPack(nn.Module):
         super().__init__()
         self.adapters = nn.ModuleList(adapters)
         self._layers = layers  # a plain dict: the frozen layers belong to the UNet
+        self._joined: dict[int, tuple[tuple, Factors]] = {}
 
     def make_factors(self) -> None:
-        """Gives every layer its factors (K, R, in) and (K, out, R), once per step, in a few kernels per shape."""
+        """Gives every layer its factors (K, R, in) and (K, out, R), once per step, in a few kernels per shape.
+
+        The factors of one call serve until the next: a frozen start's are written over, so backward comes before that.
+        """
         for index, group in enumerate(self.adapters[0].groups):
-            factors, trained = self._group_factors(index)
-            dtype = weight_dtype(self._layers[group.layers[0]].base)
-            per_layer = _unstack(factors, dtype)
-            trained_per_layer = [None] * len(per_layer) if trained is factors else _unstack(trained, dtype)
+            layer = self._layers[group.layers[0]]
+            dtype = weight_dtype(layer.base)
+            if START[0] in self.adapters[0].group_tensors(index) and isinstance(layer, AdaptedLinear):
+                trained = self._group_factors(index, with_start=False)
+                per_layer = _unstack(self._join_start(index, trained, dtype), dtype)
+                trained_per_layer = _unstack(trained, dtype)
+            else:
+                per_layer = _unstack(self._group_factors(index), dtype)
+                trained_per_layer = [None] * len(per_layer)
             for name, own, trained_own in zip(group.layers, per_layer, trained_per_layer, strict=True):
                 self._layers[name].set_factors(own, trained_own)
 
-    def _group_factors(self, index: int) -> tuple[Factors, Factors]:
-        """Returns (all terms, the trained ones) of one group, (layers, K, ...), fp32 and differentiable."""
+    def _group_factors(self, index: int, *, with_start: bool = True) -> Factors:
+        """Returns all terms of one group, or the trained ones alone, (layers, K, ...), fp32 and differentiable."""
         first = self.adapters[0]
         config, group = first.config, first.groups[index]
         named = [adapter.group_tensors(index) for adapter in self.adapters]
-        stacked = {name: _stack([tensors[name] for tensors in named]) for name in named[0]}
+        names = [name for name in named[0] if with_start or name not in START]
+        stacked = {name: _stack([tensors[name] for tensors in named]) for name in names}
         needs_weight = METHODS[config.method].needs_weight
         weight = flat_weight(self._layers[group.layers[0]].base).float() if needs_weight else None
-        return make_factors(stacked, config, group.spec, weight)
+        return make_factors(stacked, config, group.spec, weight)[0]
+
+    @torch.no_grad()
+    def _join_start(self, index: int, trained: Factors, dtype: torch.dtype) -> Factors:
+        """Returns the trained terms and the frozen start after them, which is joined once and then left where it is."""
+        starts = [adapter.group_tensors(index)[name] for adapter in self.adapters for name in START]
+        made_from = (dtype, *((start.data_ptr(), start._version) for start in starts))
+        if index not in self._joined or self._joined[index][0] != made_from:
+            whole = self._group_factors(index)
+            self._joined[index] = (made_from, Factors(whole.down.to(dtype), whole.up.to(dtype)))
+        whole, rank = self._joined[index][1], trained.down.shape[-2]
+        whole.down[..., :rank, :].copy_(trained.down)
+        whole.up[..., :rank].copy_(trained.up)
+        return whole
 
     def clear_factors(self) -> None:
         """The UNet computes as if no adapter were there."""
@@ -71,7 +95,7 @@ class AdapterPack(nn.Module):
         """Returns, per adapter, {layer: (||dW||_F, ||dW||_F / ||W||_F)}: the Euclidean distance of Figs. 2, 3."""
         found: list[dict[str, tuple[float, float]]] = [{} for _ in self.adapters]
         for index, group in enumerate(self.adapters[0].groups):
-            factors, _ = self._group_factors(index)
+            factors = self._group_factors(index)
             for position, name in enumerate(group.layers):
                 weight = flat_weight(self._layers[name].base).float()
                 one = Factors(*(None if part is None else part[position] for part in factors))

@@ -16,10 +16,12 @@ from delora_sd.diffusion.parts import load_vae
 from delora_sd.errors import UserError
 from delora_sd.generation.class_images import ensure_class_images, is_class_image
 from delora_sd.settings import TrainConfig
+from delora_sd.stopwatch import time_of
 from delora_sd.training.before.plan import Plan
 from delora_sd.training.loop.member import CellData, Member
 
 
+@time_of("caching")
 def prepare_data(plan: Plan) -> None:
     """Gives every member its cached inputs; subjects and class words that repeat are encoded once."""
     device, members = plan.accelerator.device, plan.members

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from delora_sd.diffusion.families.family import Objective
 from delora_sd.settings import TrainingConfig
+from delora_sd.stopwatch import time_of
 from delora_sd.training.loop.batches import Batch, Draw, assemble_batch, draw_step, part_of_draw
 from delora_sd.training.loop.member import Member
 from delora_sd.training.loop.objective import pack_losses
@@ -66,7 +67,8 @@ def run_loop(session: Session, observer: Observer, *, start_step: int) -> None:
     with ThreadPoolExecutor(1) as ahead:
         upcoming = ahead.submit(_draw, session, start_step)
         for step in range(start_step, num_steps):
-            began, draws = time.monotonic(), upcoming.result()
+            with time_of("waiting for data"):
+                began, draws = time.monotonic(), upcoming.result()
             upcoming = ahead.submit(_draw, session, step + 1)
             set_learning_rates(session.optimizer, step, num_steps)
             losses = _backward(session, draws)

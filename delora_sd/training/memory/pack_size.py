@@ -9,6 +9,7 @@ from torch import nn
 
 from delora_sd.adapters.attach import with_default_layers
 from delora_sd.adapters.lowrank.pack import attach_adapters, detach
+from delora_sd.config.load import to_dict
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.cache import LatentStats, square_sizes
 from delora_sd.diffusion.families.family import Base, Condition
@@ -29,6 +30,10 @@ LARGEST_PACK_ON_CPU = 8
 
 USABLE_SHARE = 0.9
 """Of the free memory; the rest is for the allocator's gaps."""
+
+
+WEIGH_NOTHING = ("boundary", "boundary_unit", "boundary_pattern", "alpha")
+"""Settings of an adapter that change its numbers and not its size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +84,36 @@ def _gb(size: float) -> str:
 def measure_pack_memory(configs: list[TrainConfig]) -> PackMemory:
     """Returns what the most demanding of the runs needs: the peak of one step with one and with two adapters.
 
-    Runs that cannot start are passed over, for they say so themselves when it is their turn.
+    Of runs that differ in nothing that memory depends on but the rank, the one of the highest rank is measured. Runs
+    that cannot start are passed over, for they say so themselves when it is their turn.
 
     Raises:
         UserError: none of them can start.
     """
     found, refusals = [], []
-    for config in configs:
-        try:
-            found.append(_measure(config))
-        except UserError as error:
-            refusals.append(error)
+    for alike in _alike(configs):
+        for config in alike:
+            try:
+                found.append(_measure(config))
+                break
+            except UserError as error:
+                refusals.append(error)
     if not found:
         raise refusals[0]
     return max(found, key=lambda needs: needs.bytes_per_adapter)
+
+
+def _alike(configs: list[TrainConfig]) -> list[list[TrainConfig]]:
+    """Returns the runs by what decides their memory, the highest rank of each first, every rank once."""
+    groups: dict[str, dict[int, TrainConfig]] = {}
+    for config in configs:
+        adapter, training = to_dict(config.adapter), config.training
+        for name in ("rank", *WEIGH_NOTHING):
+            del adapter[name]
+        batch = (training.batch_size, training.gradient_accumulation, training.gradient_checkpointing)
+        decides = (to_dict(config.model), adapter, batch, training.prior_weight > 0, config.optimizer.name)
+        groups.setdefault(repr(decides), {}).setdefault(config.adapter.rank, config)
+    return [[ranks[rank] for rank in sorted(ranks, reverse=True)] for ranks in groups.values()]
 
 
 def _measure(config: TrainConfig) -> PackMemory:

@@ -16,6 +16,7 @@ from delora_sd.adapters.attach import Attached
 from delora_sd.files.run_folder import append_line, write_json
 from delora_sd.progress import ProgressDisplay
 from delora_sd.signals import Stopped, handling
+from delora_sd.stopwatch import time_of
 from delora_sd.training.loop.loop import Session, StepReport
 from delora_sd.training.loop.member import Member
 from delora_sd.training.loop.optimization import learning_rate
@@ -64,6 +65,7 @@ class Reporter:
         asked = torch.tensor(float(self._signal is not None), device=self.session.accelerator.device)
         return self.session.accelerator.reduce(asked, "sum").item() > 0
 
+    @time_of("logging")
     def after_step(self, report: StepReport) -> None:
         training, step = self.session.training, report.step
         self._step = step
@@ -91,6 +93,7 @@ class Reporter:
             self._prune(step)
             self._render_previews(step)
 
+    @time_of("previews")
     def _render_previews(self, step: int) -> None:
         for member in self.session.live:
             every = member.config.preview.every
@@ -135,6 +138,7 @@ class Reporter:
             }
             append_line(member.run.events, {"step": step, "layers": described})
 
+    @time_of("checkpoints")
     def _checkpoint(self, step: int) -> None:
         for member in self.session.live:
             save_checkpoint(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from delora_eval.benchmark.grid import Cell
+from delora_eval.benchmark.grid import Cell, begun_cells
 from delora_eval.benchmark.methods import Point
 from delora_eval.benchmark.settings import BenchmarkConfig, with_absolute_places
 from delora_eval.settings import FamilyConfig
@@ -31,6 +31,7 @@ FREE_TO_CHANGE = (
     "sheet_prompts",
     "projection",
     "pack",
+    "profile",
     "launcher",
     "shard",
     "ray.",
@@ -83,6 +84,11 @@ class BenchmarkFolder:
         return self.path / "weight_norms.json"
 
     @property
+    def profile(self) -> Path:
+        """What the floor of a cell's time is made of (`profile=true`)."""
+        return self.path / "profile.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
@@ -97,6 +103,10 @@ class BenchmarkFolder:
 
     def run(self, cell: Cell) -> RunFolder:
         return RunFolder(cell.folder(self.path))
+
+    def begun(self) -> frozenset[str]:
+        """Returns the ids of the cells that have a folder."""
+        return begun_cells(self.path)
 
     def is_benchmark(self) -> bool:
         return self.config.exists()
@@ -202,6 +212,11 @@ def record_failure(run: RunFolder, *, stage: str, reason: str) -> int:
     """Remembers a failed attempt; returns how many there are."""
     append_line(run.path / "attempts.jsonl", {"stage": stage, "reason": reason})
     return len(read_lines(run.path / "attempts.jsonl"))
+
+
+def profile_file(run: RunFolder) -> Path:
+    """Returns where the time of a cell went, {stage: {part: seconds}} (`profile=true`)."""
+    return run.path / "profile.json"
 
 
 def settled_outcome(folder: BenchmarkFolder, config: BenchmarkConfig, cell: Cell) -> Outcome | None:

@@ -32,6 +32,8 @@ _SETTINGS_OF_FULL_IDS = {
 CELLS = "cells"
 """Where the run folders of a benchmark are."""
 
+EXPORT_CHECK = "training.export_check"
+
 SHARED_BY_A_TABLE = ("model.base", "model.revision", "model.quantization", "data.dataset")
 """Numbers beside each other mean something only when these are the same."""
 
@@ -120,6 +122,14 @@ def choose_subjects(wanted: tuple[str, ...], config: BenchmarkConfig, *, key: st
     return tuple(dict.fromkeys(names))
 
 
+def begun_cells(output_dir: Path) -> frozenset[str]:
+    """Returns the ids of the cells that have a folder, read at one go: the others have nothing to be asked for."""
+    if not (output_dir / CELLS).is_dir():
+        return frozenset()
+    with os.scandir(output_dir / CELLS) as entries:
+        return frozenset(entry.name for entry in entries if entry.is_dir())
+
+
 def training_hash(train: TrainConfig) -> str:
     """Returns the hash in a cell's id: of what decides the adapter and differs from the first defaults.
 
@@ -160,7 +170,8 @@ def _expand(
     seeds: tuple[int, ...],
 ) -> list[Cell]:
     cells: dict[str, Cell] = {}
-    begun = _begun(config)
+    begun = begun_cells(Path(config.output_dir).expanduser()) if config.output_dir else frozenset()
+    drawn: set[tuple] = set()
     for entry, points in rows:
         for point in points:
             if entry.path is not None:
@@ -169,6 +180,7 @@ def _expand(
                 train = resolve(entry, point)
                 _check_method(entry, train)
                 row = _row_cells(config, entry, point, train, subjects=subjects, seeds=seeds, begun=begun)
+                row = _with_export_checks(row, entry, drawn)
                 for cell in row:
                     folder = cell.folder(Path(config.output_dir).expanduser())
                     check_length(folder, setting="the folder of a cell", room=RUN_FOLDER_ROOM)
@@ -204,20 +216,27 @@ def _row_cells(
     ]
 
 
+def _with_export_checks(row: list[Cell], entry: MethodEntry, drawn: set[tuple]) -> list[Cell]:
+    """The first cell of each method draws with what it exports; tensors are enough for the others, which export alike.
+
+    Settings that say `training.export_check` are left as they are.
+    """
+    if EXPORT_CHECK in entry.settings or not row:
+        return row
+    shared = row[0].train
+    kind = (shared.model.base, shared.adapter.method, shared.adapter.init, shared.adapter.peft_config)
+    training = replace(shared.training, export_check="tensors")
+    quick = [replace(cell, train=replace(cell.train, training=training)) for cell in row]
+    is_first = kind not in drawn
+    drawn.add(kind)
+    return row[:1] + quick[1:] if is_first else quick
+
+
 def _id(identity: _Identity, stem: str, own: dict[str, Any], begun: frozenset[str]) -> str:
     """The cell's id: the first edition's where the folder holds work under that name."""
     if begun and f"{stem}-{identity.full_hash(own)}" in begun:
         return f"{stem}-{identity.full_hash(own)}"
     return f"{stem}-{identity.training_hash(own)}"
-
-
-def _begun(config: BenchmarkConfig) -> frozenset[str]:
-    """The names of the run folders that are there, read at one go."""
-    cells = Path(config.output_dir).expanduser() / CELLS
-    if not (config.output_dir and cells.is_dir()):
-        return frozenset()
-    with os.scandir(cells) as entries:
-        return frozenset(entry.name for entry in entries if entry.is_dir())
 
 
 def _images_cell(entry: MethodEntry, subject: str) -> Cell:

@@ -34,18 +34,28 @@ class Result:
 
 def read_results(folder: BenchmarkFolder, cells: Iterable[Cell]) -> list[Result]:
     """Returns the scores of every cell that has some, by cell, protocol and step."""
-    return [result for cell in cells for result in _read_cell(folder, cell)]
+    return read_scores_of(folder, cells, with_prompts=True)[0]
 
 
-def read_ceilings(folder: BenchmarkFolder, cells: Iterable[Cell]) -> dict[str, dict[str, dict[str, PairMean]]]:
-    """Returns the Real Images row, {protocol: {subject: {score: mean}}}."""
+def read_scores_of(
+    folder: BenchmarkFolder, cells: Iterable[Cell], *, with_prompts: bool
+) -> tuple[list[Result], dict[str, dict[str, dict[str, PairMean]]]]:
+    """Returns (the scores of every cell that has some, the Real Images row as {protocol: {subject: {score: mean}}}).
+
+    Every file is read once, and its lines are let go before the next. The means of single prompts are read only where
+    they are wanted: by the rule `best_step_per_prompt`.
+    """
+    results: list[Result] = []
     ceilings: dict[str, dict[str, dict[str, PairMean]]] = {}
     for cell in cells:
-        for line in read_score_lines(folder.run(cell).scores):
-            if line.set == REFERENCE_SET and line.subject:
+        found = read_score_lines(folder.run(cell).scores, with_prompts=with_prompts)
+        lines = [line for line in found if line.subject]
+        results += _read_cell(cell, [line for line in lines if line.set != REFERENCE_SET])
+        for line in lines:
+            if line.set == REFERENCE_SET:
                 scores = ceilings.setdefault(line.protocol, {}).setdefault(cell.subject, {})
                 scores[line.score] = line.mean
-    return ceilings
+    return results, ceilings
 
 
 def select_steps(results: Sequence[Result], rule: CheckpointRule) -> list[Result]:
@@ -72,8 +82,7 @@ def score_rows(results: Iterable[Result]) -> dict[str, list[Result]]:
     return _groups(results, lambda result: result.cell.row)
 
 
-def _read_cell(folder: BenchmarkFolder, cell: Cell) -> list[Result]:
-    lines = [line for line in read_score_lines(folder.run(cell).scores) if line.set != REFERENCE_SET and line.subject]
+def _read_cell(cell: Cell, lines: list[ScoreLine]) -> list[Result]:
     sets = _groups(lines, lambda line: (line.protocol, line.set))
     of_subject = {key for key, lines in sets.items() if any(line.score == DECIDING_SCORE for line in lines)}
     results = [_result(cell, protocol, sets[protocol, name]) for protocol, name in sorted(of_subject)]

@@ -101,6 +101,8 @@ class BenchmarkConfig:
     """Prompt numbers shown in the image sheets; a list without them shows its first ones."""
     pack: str = "auto"
     """Cells trained in one batch: a number, or auto (the largest that fits, at most 30)."""
+    profile: bool = False
+    """Also write where the time of every cell goes, and what of it is arithmetic; a table of the report shows it."""
     launcher: Literal["local", "accelerate", "ray"] = "local"
     """local: this process. accelerate: every rank of `accelerate launch` takes its share of the packs.
     ray: an existing Ray cluster (extra: pip install delora_sd[cluster])."""

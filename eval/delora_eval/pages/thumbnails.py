@@ -1,11 +1,13 @@
-"""Images as data URIs: a page with its images inside needs no other file."""
+"""Images as data URIs: a page with its images inside needs no other file. Beyond some hundreds they are links."""
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -27,6 +29,8 @@ class Thumbnail:
     width: int
     height: int
     is_small: bool = False
+    is_link: bool = False
+    """True: the page shows the file, which must stay where it is."""
 
 
 MISSING = Thumbnail(uri="", width=1, height=1)
@@ -44,6 +48,14 @@ def make_thumbnail(file: Path, longest_px: int) -> Thumbnail:
     except UserError:
         return MISSING
     return to_thumbnail(image, longest_px)
+
+
+def link_thumbnail(file: Path, beside: Path, *, like: Thumbnail) -> Thumbnail:
+    """Returns a link to the file from a page in the folder `beside`, shown in the size of another image."""
+    if not file.is_file():
+        return MISSING
+    uri = quote(Path(os.path.relpath(file, beside)).as_posix())
+    return Thumbnail(uri=uri, width=like.width, height=like.height, is_small=like.is_small, is_link=True)
 
 
 def to_thumbnail(image: Image.Image, longest_px: int) -> Thumbnail:

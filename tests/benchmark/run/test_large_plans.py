@@ -8,8 +8,10 @@ import pytest
 from delora_eval.benchmark import grid
 from delora_eval.benchmark.folder import open_folder
 from delora_eval.benchmark.run.cell import packs
-from delora_eval.benchmark.run.cell.bench import Display
+from delora_eval.benchmark.run.cell.bench import Bench, Display
 from delora_eval.benchmark.run.outlook import dry_run
+from delora_eval.benchmark.run.workers import runner
+from delora_eval.benchmark.run.workers.claims import Claims
 from delora_sd.config import deciding
 from delora_sd.training.memory.pack_size import PackMemory
 
@@ -65,3 +67,29 @@ def test_the_display_knows_what_is_left_without_counting_anew(large):
         display.end(cell.id, "finished")
     display.end(cells[13].id, "failed")
     assert [line.split("; ")[1].split(",")[0] for line in said] == [f"{n} of 50 cells" for n in (11, 12, 13, 14, 14)]
+
+
+def test_cells_that_have_not_begun_are_not_looked_at_one_by_one(large, monkeypatch):
+    """One listing tells which have begun: on a shared disk 10,000 looks are minutes, by every worker."""
+    cells, folder, looked = grid.test_cells(large), open_folder(large), []
+    monkeypatch.setattr(runner, "settled_outcome", lambda folder, config, cell: looked.append(cell.id))
+    bench = Bench(config=large, folder=folder, stages=None, display=Display(), pack_size=8)
+    for cell in cells[:3]:
+        folder.run(cell).path.mkdir(parents=True)
+    assert runner.open_cells(bench, cells) == cells
+    assert looked == [cell.id for cell in cells[:3]]
+    packs_made = runner.split_into_packs(bench, cells)
+    assert sum(map(len, packs_made)) == 10_000
+
+
+def test_a_cell_that_ended_meanwhile_is_not_claimed(make_config, monkeypatch):
+    config = make_config()
+    folder, cells = open_folder(config), grid.test_cells(config)
+    bench, worked = Bench(config=config, folder=folder, stages=None, display=Display()), []
+    monkeypatch.setattr(runner, "settled_outcome", lambda folder, config, cell: cell is cells[0] or None)
+    monkeypatch.setattr(runner, "run_pack", lambda bench, pack: worked.append(pack))
+    claims = Claims(folder=folder.claims)
+    claimed = []
+    monkeypatch.setattr(claims, "acquire", lambda name: claimed.append(name) or True)
+    assert runner._work_on(bench, claims, tuple(cells[:3]))
+    assert claimed == [cell.id for cell in cells[1:3]] and worked == [tuple(cells[1:3])]

@@ -12,7 +12,7 @@ from delora_eval.benchmark.run.cell.packs import find_pack_size, make_packs
 from delora_sd.errors import UserError
 from delora_sd.training import recipe
 from delora_sd.training.loop.loop import Session, run_loop
-from delora_sd.training.memory import meter
+from delora_sd.training.memory import meter, pack_size
 from delora_sd.training.memory.pack_size import USABLE_SHARE, PackMemory, fit_pack, measure_pack_memory
 
 CPU = torch.device("cpu")
@@ -100,3 +100,24 @@ def test_checkpointing_needs_less_per_adapter(cells):
     plain = cells[0].train
     checkpointed = replace(plain, training=replace(plain.training, gradient_checkpointing=True))
     assert measure_pack_memory([checkpointed]).bytes_per_adapter < measure_pack_memory([plain]).bytes_per_adapter
+
+
+def test_runs_of_one_size_are_measured_once_and_of_several_ranks_the_highest(cells, monkeypatch):
+    _, cells = cells
+    first, measured = cells[0].train, []
+
+    def measure(config) -> PackMemory:
+        measured.append(config.adapter.rank)
+        if config.adapter.rank == 16:
+            raise UserError("too high")
+        return PackMemory(fixed_bytes=0, bytes_per_adapter=config.adapter.rank)
+
+    monkeypatch.setattr(pack_size, "_measure", measure)
+    ranks = [replace(first, adapter=replace(first.adapter, rank=rank)) for rank in (2, 16, 8, 8)]
+    longer = replace(ranks[2], training=replace(first.training, num_steps=99), seed=7)
+    bounded = replace(ranks[2], adapter=replace(ranks[2].adapter, boundary=3.0))
+    assert measure_pack_memory([*ranks, longer, bounded]).bytes_per_adapter == 8
+    assert measured == [16, 8]
+    other = replace(first, adapter=replace(first.adapter, method="lora"))
+    measure_pack_memory([first, other])
+    assert measured[2:] == [4, 4]

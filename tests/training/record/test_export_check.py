@@ -1,4 +1,4 @@
-"""After training, diffusers loads what was exported and draws what we draw; a file that does not is not kept quiet."""
+"""After training, exports are compared with what was trained, by images or by tensors; a wrong file is named."""
 
 import warnings
 from dataclasses import replace
@@ -25,6 +25,14 @@ def config(tiny_sd: Path, photo_folder: Path, tmp_path: Path) -> TrainConfig:
         optimizer=OptimizerConfig(lr=0.1),  # far from the base within three steps
         training=TrainingConfig(num_steps=3, prior_weight=0.0, checkpoint_every=100),
     )
+
+
+FP16_SHARE = 0.002
+"""What rounding to fp16 misses of a change, at most; measured 0.0002 to 0.0007."""
+
+
+def by_tensors(config: TrainConfig) -> TrainConfig:
+    return replace(config, training=replace(config.training, export_check="tensors"))
 
 
 def train(config: TrainConfig) -> dict[str, float | None]:
@@ -59,6 +67,57 @@ def test_diffusers_draws_with_the_export_what_we_draw(config, method):
     differences = train(replace(config, adapter=adapter, optimizer=OptimizerConfig()))
     assert sorted(differences) == ["rex.diffusers.safetensors", "rex.kohya.safetensors"]
     assert max(differences.values()) < FP16_LEVELS
+
+
+@pytest.mark.parametrize("method", ["delora", "dora", "oft"])
+def test_the_tensors_of_an_export_are_those_that_were_trained(config, method):
+    """DoRA's kohya file and both of OFT's are the closest LoRA, which leaves something out and is no fault."""
+    adapter = AdapterConfig(method=method, rank=2, num_blocks=2)
+    differences = train(by_tensors(replace(config, adapter=adapter, optimizer=OptimizerConfig())))
+    assert sorted(differences) == ["rex.diffusers.safetensors", "rex.kohya.safetensors"]
+    assert max(differences.values()) < FP16_SHARE
+
+
+def turned_round(tensors: dict) -> dict:
+    return {name: -value if ".lora_up." in name else value for name, value in tensors.items()}
+
+
+def halved(tensors: dict) -> dict:
+    return {name: value / 2 if ".lora_up." in name else value for name, value in tensors.items()}
+
+
+def without_a_layer(tensors: dict) -> dict:
+    return {name: value for name, value in tensors.items() if "_attn1_to_q." not in name}
+
+
+@pytest.mark.parametrize("damage", [turned_round, halved, without_a_layer])
+def test_tensors_that_are_not_those_trained_are_named_loudly(config, monkeypatch, damage):
+    corrupt(monkeypatch, lambda file: save_file(damage(load_file(file)), file))
+    differences, said = train_and_listen(by_tensors(config))
+    assert "rex.kohya.safetensors HOLDS SOMETHING ELSE" in said and "rex.diffusers" not in said
+    assert differences["rex.kohya.safetensors"] > 0.05 > FP16_SHARE > differences["rex.diffusers.safetensors"]
+
+
+def test_the_closest_lora_turned_round_is_named_too(config, monkeypatch):
+    corrupt(monkeypatch, lambda file: save_file(turned_round(load_file(file)), file, {"delora.svd_rank": "8"}))
+    _, said = train_and_listen(by_tensors(replace(config, adapter=AdapterConfig(method="dora", rank=2))))
+    assert "rex.kohya.safetensors HOLDS SOMETHING ELSE" in said
+
+
+def test_a_file_that_is_not_whole_is_named_and_the_training_kept(config, monkeypatch):
+    corrupt(monkeypatch, lambda file: file.write_bytes(file.read_bytes()[:100]))
+    differences, said = train_and_listen(by_tensors(config))
+    assert "rex.kohya.safetensors is not a whole safetensors file" in said
+    assert differences["rex.kohya.safetensors"] is None
+
+
+def test_one_of_a_pack_draws_and_the_other_compares_tensors(config, tmp_path):
+    first = replace(config, output_dir=str(tmp_path / "first"))
+    second = replace(by_tensors(config), seed=1, output_dir=str(tmp_path / "second"))
+    recipe.train_pack([first, second])
+    manifests = [read_json(RunFolder(Path(each.output_dir)).manifest) for each in (first, second)]
+    assert [facts["export_check"] for facts in manifests] == ["images", "tensors"]
+    assert max(manifests[1]["export_difference"].values()) < FP16_SHARE
 
 
 def test_the_packs_exports_are_checked_one_by_one(config, tmp_path):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from delora_sd.adapters.exchange.merge.updates import Update, load_updates
 from delora_sd.errors import UserError
 from delora_sd.quantization import dense_weight, is_quantized
+from delora_sd.stopwatch import time_of
 
 MAX_STRENGTH = 2.0
 
@@ -35,10 +36,11 @@ def merged_adapters(unet: nn.Module, strengths: Mapping[Path, float]) -> Iterato
     Raises:
         UserError: a strength outside 0..2, no adapter, or one made for another base.
     """
-    updates = load_weighted_updates(unet, strengths)
+    with time_of("merging"):
+        updates = load_weighted_updates(unet, strengths)
     undo = []
     try:
-        with torch.no_grad():
+        with torch.no_grad(), time_of("merging"):
             for name, terms in updates.items():
                 undo.append(_merge_parameter(unet, name, terms))
         yield

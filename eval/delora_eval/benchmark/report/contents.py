@@ -17,7 +17,8 @@ from delora_eval.benchmark.report.numbers.rows import (
     show_score,
     show_seconds,
 )
-from delora_eval.benchmark.report.numbers.view import ProtocolView, View, row_distances
+from delora_eval.benchmark.report.numbers.times import time_table
+from delora_eval.benchmark.report.numbers.view import ProtocolView, View
 from delora_eval.pages.tables import Table
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_eval.scoring.measures.statistics import Estimate, paired_difference
@@ -33,7 +34,8 @@ MOST_COLUMNS = 10
 def build_tables(view: View) -> list[Table]:
     """Returns every table that has something to show, the main one first."""
     tables = [table for protocol in view.protocols for table in _protocol_tables(view, protocol)]
-    tables += [search_table(view), cost_table(view), judge_cost_table(view), failures_table(view)]
+    tables += [search_table(view), cost_table(view), time_table(view), judge_cost_table(view)]
+    tables += [failures_table(view)]
     return [table for table in tables if table.rows]
 
 
@@ -82,8 +84,8 @@ def difference_table(view: View, protocol: ProtocolView) -> Table:
 def steps_table(view: View, protocol: ProtocolView) -> Table:
     """Scores and distance at every checkpoint."""
     rows = []
-    for row in protocol.rows:
-        distances = row_distances(view, row)
+    for row in protocol.rows if len(protocol.steps) > 1 else ():
+        distances = view.distances(row)
         for step, scores in protocol.at_steps(row).items():
             distance = distances.get(step)
             shown = [show_score(scores.get(score)) for score in view.leading]
@@ -92,7 +94,7 @@ def steps_table(view: View, protocol: ProtocolView) -> Table:
         name=_name("steps", view, protocol),
         title=f"Over training, protocol {protocol.protocol.name}",
         columns=("Method", "Step", *(protocol.label(score) for score in view.leading), "Distance"),
-        rows=tuple(rows) if len(protocol.steps) > 1 else (),
+        rows=tuple(rows),
         notes=(f"Distance: Euclidean, {_distance_of(view)}; mean over cells.",),
         tags=tuple({"method": row[0]} for row in rows),
     )

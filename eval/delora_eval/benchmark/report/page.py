@@ -1,7 +1,11 @@
-"""The HTML page of a benchmark: one file with everything in it, to open anywhere and send to anyone."""
+"""The HTML page of a benchmark: one file with everything in it, to open anywhere and send to anyone.
+
+Of a grid with more images than a page can hold, the others are links into the benchmark's folder, and the page says so.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -34,7 +38,8 @@ class SheetView:
 
 def render_benchmark(view: View, tables: list[Table], figures: list[Drawing], sheets: list[Sheet]) -> str:
     """Returns the page."""
-    shown = _with_images(sheets)
+    thumbnails = embed_sheets(sheets, beside=view.folder.path)
+    shown = _with_images(sheets, thumbnails)
     return render_page(
         "benchmark.html.j2",
         assets=("page", "benchmark"),
@@ -45,6 +50,7 @@ def render_benchmark(view: View, tables: list[Table], figures: list[Drawing], sh
         leading=[table for table in tables if table.name in OPEN_TABLES],
         following=[table for table in tables if table.name not in OPEN_TABLES],
         sheets=shown,
+        num_links=sum(thumbnail.is_link for thumbnail in thumbnails.values()),
         filters=_filters(view, shown),
         protocols=[(item.protocol, _describe_protocol(item.protocol)) for item in view.protocols],
         provenance=_provenance(view),
@@ -69,8 +75,7 @@ def _facts(view: View) -> dict[str, str]:
     }
 
 
-def _with_images(sheets: list[Sheet]) -> list[SheetView]:
-    thumbnails = embed_sheets(sheets)
+def _with_images(sheets: list[Sheet], thumbnails: dict[Path, Thumbnail]) -> list[SheetView]:
     return [
         SheetView(
             sheet=sheet,

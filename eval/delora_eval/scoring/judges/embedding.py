@@ -20,6 +20,7 @@ from delora_eval.scoring.judges.protocols import View
 from delora_eval.settings import EncoderConfig
 from delora_sd.data.photos import open_photo
 from delora_sd.files.contents import hash_file
+from delora_sd.stopwatch import time_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,8 @@ def embed_texts(judge: Judge, encoder_id: str, texts: Sequence[str]) -> Float[Te
 def timed(judge: Judge, encoder_id: str, num_images: int) -> Iterator[None]:
     """Adds the time inside to what the encoder has cost."""
     began = time.perf_counter()
-    yield
+    with time_of("judging"):
+        yield
     judge.seconds[encoder_id] = judge.seconds.get(encoder_id, 0.0) + time.perf_counter() - began
     judge.seen[encoder_id] = judge.seen.get(encoder_id, 0) + num_images
 
@@ -153,6 +155,7 @@ def _read_batches(
         pending = start(0)
         for index, batch in enumerate(batches):
             current, pending = pending, start(index + 1)
-            images = [future.result() for future in current]
+            with time_of("reading images"):
+                images = [future.result() for future in current]
             columns = zip(*images, strict=True) if preprocessings else []
             yield batch, [torch.from_numpy(np.stack(column)) for column in columns]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -59,9 +60,14 @@ def bootstrap_mean(values: Mapping[str, float], *, seed: int, level: float = 0.9
     if not values:
         raise UserError("statistics: no subjects to average over")
     sample = np.array([values[name] for name in sorted(values)])
-    chosen = np.random.default_rng(seed).integers(len(sample), size=(NUM_RESAMPLES, len(sample)))
-    low, high = np.quantile(sample[chosen].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(sample[_resamples(seed, len(sample))].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
     return Estimate(mean=float(sample.mean()), low=float(low), high=float(high), level=level, count=len(sample))
+
+
+@lru_cache(maxsize=2)
+def _resamples(seed: int, count: int) -> np.ndarray:
+    """Which subjects each resample holds, (resamples, count): the rows of one table draw the same ones."""
+    return np.random.default_rng(seed).integers(count, size=(NUM_RESAMPLES, count))
 
 
 def paired_difference(

@@ -82,23 +82,31 @@ class ScoreLine:
         return PairMean(value=float("nan") if self.value is None else self.value, pairs=self.pairs, images=self.images)
 
 
-def read_score_lines(file: Path) -> list[ScoreLine]:
-    """Returns the lines of a scores.jsonl for whoever shows or compares them; Raises as `read_scores`."""
-    return [ScoreLine.of(record) for record in read_scores(file)]
+def read_score_lines(file: Path, *, with_prompts: bool = True) -> list[ScoreLine]:
+    """Returns the lines of a scores.jsonl for whoever shows or compares them; Raises as `read_scores`.
+
+    `with_prompts=False` leaves out the lines of single prompts, 25 for each total, which nobody then checks either.
+    """
+    return [ScoreLine.of(record) for record in read_scores(file, with_prompts=with_prompts)]
+
+
+_OF_A_PROMPT = b'"prompt": "'
+"""In the line of a single prompt; a total says null there. Inside a text the quotes are escaped."""
 
 
 _COPY_FIELDS = {"image": str, "photo": str, "similarity": float, "threshold": float, "side": float}
 
 
-def read_scores(file: Path) -> list[dict[str, Any]]:
+def read_scores(file: Path, *, with_prompts: bool = True) -> list[dict[str, Any]]:
     """Returns the lines of a scores.jsonl, [] before there is one.
 
     Raises:
         UserError: a line that lacks a field, holds another kind of value, or names a score nobody knows.
     """
-    lines = read_lines(file)
+    lines = read_lines(file, without=None if with_prompts else _OF_A_PROMPT)
     for number, line in enumerate(lines, start=1):
-        source, advice = f"{file}, line {number}", "delete the file and score again"
+        place = f"line {number}" if with_prompts else f"total {number}"
+        source, advice = f"{file}, {place}", "delete the file and score again"
         check_record(line, _FIELDS, _OPTIONAL, source=source, advice=advice)
         if line["score"] not in SCORES:
             raise UserError(

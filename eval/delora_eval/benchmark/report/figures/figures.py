@@ -7,7 +7,7 @@ from typing import Any
 from delora_eval.benchmark.methods import FACTOR
 from delora_eval.benchmark.report.figures.map_figure import map_figure
 from delora_eval.benchmark.report.numbers.rows import SUBJECT_JUDGES, Row, RowScore, setting_label
-from delora_eval.benchmark.report.numbers.view import ProtocolView, View, row_distances
+from delora_eval.benchmark.report.numbers.view import ProtocolView, View
 from delora_eval.pages.drawing import PANEL, SOFT, Drawing, draw, look
 
 MOST_ROWS_IN_LEGEND = 8
@@ -103,7 +103,7 @@ def sweep_figure(view: View, protocol: ProtocolView, scores: tuple[str, ...] = (
                 for row in rows:
                     if score not in row.scores and row.ended.get("diverged"):
                         axis.plot([row.setting[FACTOR]], [0.02], transform=axis.get_xaxis_transform(), **_cross(style))
-            distances = [(row.setting[FACTOR], _last(row_distances(view, row))) for row in rows]
+            distances = [(row.setting[FACTOR], _last(view.distances(row))) for row in rows]
             known = [(factor, value) for factor, value in distances if value is not None]
             if known:
                 axes[2].plot(*zip(*known, strict=True), **style)
@@ -139,7 +139,7 @@ def steps_figure(view: View, protocol: ProtocolView, scores: tuple[str, ...] = (
             for axis, score in zip(axes, scores, strict=False):
                 scored = [(step, found[score]) for step, found in steps.items() if score in found]
                 _band(axis, scored, label=row.title, **style)
-            distances = {0: 0.0} | row_distances(view, row)
+            distances = {0: 0.0} | view.distances(row)
             if len(distances) > 1:
                 axes[2].plot(list(distances), list(distances.values()), **style)
         for axis, label in zip(axes, (*_labels(protocol, *scores), f"distance, {_layer(view)}"), strict=True):

@@ -1,19 +1,27 @@
 """Image sheets: the same prompt and seed of every method side by side, and over the steps of training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.report.numbers.rows import Row
 from delora_eval.benchmark.report.numbers.view import View
-from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
+from delora_eval.pages.thumbnails import Thumbnail, link_thumbnail, make_thumbnails
 from delora_eval.scoring.inputs.image_sets import JudgedImage, read_folder_sets, read_shown_sets
-from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.subjects import load_subject
 from delora_sd.errors import UserError
 
 THUMBNAIL_PX = 224
-"""Longest side of an image in a sheet: 30 subjects then make a page of about 20 MB."""
+"""Longest side of an image in a sheet: 10 kB each."""
+
+MOST_EMBEDDED = 700
+"""Images of a page that holds them all: 30 subjects and 4 methods. It can be sent to anyone."""
+
+ROOM_BYTES = 1_500_000
+"""Of the images inside a page with more; the others are links to their files, or the page would not open."""
+
+_BATCH = 50
+"""Thumbnails made before the room is looked at again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +62,30 @@ class Sheet:
 def build_sheets(view: View) -> list[Sheet]:
     """Returns, per subject, the sheet over prompts and, where several steps were generated, the one over steps."""
     rows = list(view.main.rows) if view.main else []
-    sheets = []
+    sheets, first = [], _first_cells(view)
     for subject in view.subjects:
-        own = {row.name: _first_cell(view, row, subject) for row in rows}
+        own = {row.name: first.get((row.name, subject)) for row in rows}
         sheets.append(_prompt_sheet(view, subject, rows, own))
         if any(len(cell.steps) > 1 for cell in own.values() if cell):
             sheets.append(_step_sheet(view, subject, rows, own))
     return [sheet for sheet in sheets if any(tile.file for strip in sheet.strips for tile in strip.tiles)]
 
 
-def embed_sheets(sheets: list[Sheet]) -> dict[Path, Thumbnail]:
-    """Returns {file: thumbnail} of every image on the sheets, each made once."""
+def embed_sheets(sheets: list[Sheet], *, beside: Path) -> dict[Path, Thumbnail]:
+    """Returns {file: thumbnail} of every image on the sheets, each made once.
+
+    `beside` is the page's folder, from which the images that do not fit into it are linked.
+    """
     files = list(dict.fromkeys(file for sheet in sheets for file in sheet.files))
-    return dict(zip(files, make_thumbnails(files, THUMBNAIL_PX), strict=True))
+    room = ROOM_BYTES if len(files) > MOST_EMBEDDED else None
+    shown: dict[Path, Thumbnail] = {}
+    for start in range(0, len(files), _BATCH):
+        batch = files[start : start + _BATCH]
+        if room is None or sum(len(thumbnail.uri) for thumbnail in shown.values()) < room:
+            shown |= zip(batch, make_thumbnails(batch, THUMBNAIL_PX), strict=True)
+        else:
+            shown |= {file: link_thumbnail(file, beside, like=shown[files[0]]) for file in batch}
+    return shown
 
 
 def _prompt_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Cell | None]) -> Sheet:
@@ -110,10 +129,12 @@ def _step_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Cell
     )
 
 
-def _first_cell(view: View, row: Row, subject: str) -> Cell | None:
-    """The subject's cell of the lowest seed: chosen by rule, never by look."""
-    own = [cell for cell in view.cells if cell.row == row.name and cell.subject == subject]
-    return min(own, key=lambda cell: cell.seed, default=None)
+def _first_cells(view: View) -> dict[tuple[str, str], Cell]:
+    """Returns {(row, subject): its cell of the lowest seed}: chosen by rule, never by look."""
+    first: dict[tuple[str, str], Cell] = {}
+    for cell in sorted(view.cells, key=lambda cell: cell.seed):
+        first.setdefault((cell.row, cell.subject), cell)
+    return first
 
 
 def _images(view: View, cell: Cell | None, step: int | None) -> dict[int, JudgedImage]:
@@ -123,9 +144,9 @@ def _images(view: View, cell: Cell | None, step: int | None) -> dict[int, Judged
     if cell.path is not None:
         return _foreign_images(cell)
     run, last = view.folder.run(cell), cell.steps[-1]
-    if not run.config.exists():
+    if cell.row not in view.train_of_rows:
         return {}
-    identifier = read_run_settings(run.config).data.identifier
+    identifier = view.train_of_rows[cell.row].data.identifier
     found: dict[int, JudgedImage] = {}
     for images in read_shown_sets(run, subject=cell.subject, identifier=identifier):
         is_of_subject = any(image.names_subject for image in images.images)
@@ -157,10 +178,11 @@ def _tile(image: JudgedImage | None, prompt: str) -> Tile:
 
 
 def _photos(view: View, cells: dict[str, Cell | None]) -> tuple[Path, ...]:
-    run = next((view.folder.run(cell) for cell in cells.values() if cell and cell.path is None), None)
-    if run is None or not run.config.exists():
+    cell = next((cell for cell in cells.values() if cell and cell.path is None), None)
+    if cell is None or cell.row not in view.train_of_rows:
         return ()
+    data = view.train_of_rows[cell.row].data
     try:
-        return load_subject(read_run_settings(run.config).data).photos
+        return load_subject(data if data.photos else replace(data, subject=cell.subject)).photos
     except UserError:
         return ()

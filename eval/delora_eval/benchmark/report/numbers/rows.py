@@ -10,7 +10,7 @@ from typing import Any, Literal
 from delora_eval.benchmark.folder import BenchmarkFolder, read_outcome
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.methods import FACTOR, Point
-from delora_eval.benchmark.results import Result
+from delora_eval.benchmark.results import Result, score_rows
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.scoring.judges.family import FAMILY, WIDE
 from delora_eval.scoring.measures.metrics import SCORES, PairMean, pool
@@ -99,15 +99,20 @@ def build_rows(
     cells: Sequence[Cell],
     selected: Iterable[Result],
     *,
+    manifests: Mapping[str, dict[str, Any]],
     pooling: Pooling,
 ) -> list[Row]:
-    """Returns the rows in the order of the grid; `selected` holds one result per cell, all of one protocol."""
+    """Returns the rows in the order of the grid; `selected` holds one result per cell, all of one protocol.
+
+    `manifests` are those of the cells' runs, {cell id: manifest}, {} of a run that has none yet.
+    """
     by_row: dict[str, list[Cell]] = {}
     for cell in cells:
         by_row.setdefault(cell.row, []).append(cell)
-    results = list(selected)
+    results = score_rows(selected)
     return [
-        _build_row(config, folder, by_row[name], [r for r in results if r.cell.row == name], pooling) for name in by_row
+        _build_row(config, folder, own, results.get(name, []), manifests=manifests, pooling=pooling)
+        for name, own in by_row.items()
     ]
 
 
@@ -144,7 +149,13 @@ def ceiling_row(ceilings: Mapping[str, Mapping[str, PairMean]], pooling: Pooling
 
 
 def _build_row(
-    config: BenchmarkConfig, folder: BenchmarkFolder, cells: list[Cell], results: list[Result], pooling: Pooling
+    config: BenchmarkConfig,
+    folder: BenchmarkFolder,
+    cells: list[Cell],
+    results: list[Result],
+    *,
+    manifests: Mapping[str, dict[str, Any]],
+    pooling: Pooling,
 ) -> Row:
     first = cells[0]
     outcomes = [outcome for cell in cells if (outcome := read_outcome(folder.run(cell)))]
@@ -157,7 +168,11 @@ def _build_row(
         step=steps.pop() if len(steps) == 1 else None,
         ended=dict(Counter(outcome.state for outcome in outcomes)),
         scores=row_scores(results, pooling=pooling),
-        cost=_cost([folder.run(cell) for cell in cells], [outcome.seconds for outcome in outcomes]),
+        cost=_cost(
+            [folder.run(cell) for cell in cells],
+            [manifests[cell.id] for cell in cells if manifests.get(cell.id)],
+            [outcome.seconds for outcome in outcomes],
+        ),
         is_random=any(result.is_random for result in results),
     )
 
@@ -180,8 +195,7 @@ def _row_score(name: str, results: Sequence[Result], pooling: Pooling) -> RowSco
     )
 
 
-def _cost(runs: Sequence[RunFolder], seconds: Sequence[dict[str, float]]) -> Cost:
-    manifests = [manifest for run in runs if (manifest := run.read_manifest())]
+def _cost(runs: Sequence[RunFolder], manifests: Sequence[dict[str, Any]], seconds: Sequence[dict[str, float]]) -> Cost:
     timed = [facts for facts in manifests if "seconds" in facts and facts.get("pack", 0) > 0]
     shares = [facts["seconds"] / facts["pack"] for facts in timed]
     sizes = [_folder_bytes(run) for run in runs if run.is_finished()]

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from delora_eval.benchmark.folder import (
@@ -16,12 +17,14 @@ from delora_eval.benchmark.folder import (
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.paper import paper_rows
 from delora_eval.benchmark.report.numbers.rows import Pooling, Row, RowScore, build_rows, ceiling_row, row_scores
-from delora_eval.benchmark.results import Result, read_ceilings, read_results, select_steps
+from delora_eval.benchmark.results import Result, read_scores_of, score_rows, select_steps
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol
 from delora_eval.scoring.measures.metrics import SCORES
+from delora_sd.config.deciding import read_run_settings
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder, read_json
+from delora_sd.settings import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,7 @@ class ProtocolView:
     """The Real Images row: {score: value}, of dino, clip_i and, where photos were held out, those against them."""
     ceilings: dict[str, dict[str, float]]
     """{subject: the same of its photos}."""
+    _at_steps: dict[str, dict[int, dict[str, RowScore]]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def pooling(self) -> Pooling:
@@ -52,12 +56,20 @@ class ProtocolView:
         return tuple(sorted({result.step for result in self.results if result.step is not None}))
 
     def at_steps(self, row: Row) -> dict[int, dict[str, RowScore]]:
-        """Returns {step: {score: statistics}} of a row."""
-        own = [result for result in self.results if result.cell.row == row.name and result.step is not None]
-        steps = sorted({result.step for result in own})
-        return {
-            step: row_scores([result for result in own if result.step == step], pooling=self.pooling) for step in steps
-        }
+        """Returns {step: {score: statistics}} of a row; worked out once, figures and tables ask again."""
+        if row.name not in self._at_steps:
+            by_step: dict[int, list[Result]] = {}
+            for result in self._by_row.get(row.name, ()):
+                if result.step is not None:
+                    by_step.setdefault(result.step, []).append(result)
+            self._at_steps[row.name] = {
+                step: row_scores(results, pooling=self.pooling) for step, results in sorted(by_step.items())
+            }
+        return self._at_steps[row.name]
+
+    @cached_property
+    def _by_row(self) -> dict[str, list[Result]]:
+        return score_rows(self.results)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +92,7 @@ class View:
     """The paper's rows, {} when none are asked for."""
     norms: dict[str, Any]
     """Weight norms of the base model by block, {} when not asked for."""
+    _distances: dict[str, dict[int, float]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def main(self) -> ProtocolView | None:
@@ -116,7 +129,29 @@ class View:
         return any(facts.get("base", {}).get("id") == "miniature" for facts in self.manifests)
 
     def runs(self, row: Row) -> list[RunFolder]:
-        return [self.folder.run(cell) for cell in self.cells if cell.row == row.name]
+        return [self.folder.run(cell) for cell in self.cells_by_row.get(row.name, ())]
+
+    @cached_property
+    def cells_by_row(self) -> dict[str, list[Cell]]:
+        rows: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            rows.setdefault(cell.row, []).append(cell)
+        return rows
+
+    @cached_property
+    def train_of_rows(self) -> dict[str, TrainConfig]:
+        """{row: its settings, in which only subject, seed and folder change}, of rows in which a training has begun."""
+        files = {
+            row: next((file for cell in cells if (file := self.folder.run(cell).config).exists()), None)
+            for row, cells in self.cells_by_row.items()
+        }
+        return {row: read_run_settings(file) for row, file in files.items() if file}
+
+    def distances(self, row: Row) -> dict[int, float]:
+        """Returns `row_distances`; the events of a row's cells are read once, and only where they are asked for."""
+        if row.name not in self._distances:
+            self._distances[row.name] = row_distances(self, row)
+        return self._distances[row.name]
 
 
 def read_view(folder: BenchmarkFolder) -> View:
@@ -125,6 +160,7 @@ def read_view(folder: BenchmarkFolder) -> View:
     everything = {cell.id: cell for cell in (*plan["test"], *plan["tune"])}
     states = {name: cell_state(folder, config, cell) for name, cell in everything.items()}
     cells = tuple(plan["test"])
+    manifests = {cell.id: folder.run(cell).read_manifest() for cell in cells}
     chosen = read_search(folder)
     for method, found in chosen.items():
         if found["score"] not in SCORES:
@@ -135,10 +171,10 @@ def read_view(folder: BenchmarkFolder) -> View:
         cells=cells,
         searched=tuple(plan["tune"]),
         chosen=chosen,
-        protocols=_read_protocols(config, folder, cells),
+        protocols=_read_protocols(config, folder, cells, manifests),
         states=states,
         reasons=_read_reasons(folder, everything.values(), states),
-        manifests=tuple(manifest for cell in cells if (manifest := folder.run(cell).read_manifest())),
+        manifests=tuple(filter(None, manifests.values())),
         paper=paper_rows(config.paper),
         norms=read_json(folder.norms) if folder.norms.exists() else {},
     )
@@ -167,9 +203,10 @@ def _layer_distance(layers: dict[str, Any] | None, projection: str | None) -> fl
 
 
 def _read_protocols(
-    config: BenchmarkConfig, folder: BenchmarkFolder, cells: Sequence[Cell]
+    config: BenchmarkConfig, folder: BenchmarkFolder, cells: Sequence[Cell], manifests: dict[str, dict[str, Any]]
 ) -> tuple[ProtocolView, ...]:
-    results, ceilings = read_results(folder, cells), read_ceilings(folder, cells)
+    by_prompt = config.checkpoint == "best_step_per_prompt"
+    results, ceilings = read_scores_of(folder, cells, with_prompts=by_prompt)
     names = sorted({result.protocol for result in results}, key=lambda name: _order(config, name))
     views = []
     for name in names:
@@ -181,7 +218,7 @@ def _read_protocols(
                 protocol=protocol,
                 results=tuple(own),
                 selected=tuple(selected),
-                rows=tuple(build_rows(config, folder, cells, selected, pooling=protocol.pooling)),
+                rows=tuple(build_rows(config, folder, cells, selected, manifests=manifests, pooling=protocol.pooling)),
                 real=ceiling_row(ceilings.get(name, {}), protocol.pooling),
                 ceilings={
                     subject: {score.removeprefix("real_"): mean.value for score, mean in scores.items()}

@@ -62,13 +62,13 @@ def make_packs(folder: BenchmarkFolder, cells: Iterable[Cell], size: int) -> lis
     """
     from delora_sd.adapters.attach import is_packable
 
-    cells = list(cells)
+    cells, begun = list(cells), folder.begun()
     group_of = {
         row: pack_group(first.train) if first.train else row for row, first in _first_of_each_row(cells).items()
     }
     groups: dict[tuple[str, int], list[Cell]] = {}
     for cell in cells:
-        steps = folder.run(cell).checkpoint_steps() if cell.train else []
+        steps = folder.run(cell).checkpoint_steps() if cell.train and cell.id in begun else []
         groups.setdefault((group_of[cell.row], max(steps, default=0)), []).append(cell)
     return [
         tuple(group[start : start + width])

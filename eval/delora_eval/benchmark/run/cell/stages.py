@@ -20,6 +20,7 @@ from delora_eval.benchmark.run.cell.attempts import fail_cell, guarded, with_sma
 from delora_eval.benchmark.run.cell.bench import Bench, Stages
 from delora_eval.benchmark.run.cell.best_checkpoint import keep_chosen
 from delora_eval.benchmark.run.cell.packs import Pack
+from delora_eval.benchmark.run.cell.profile import profiled
 from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings
 from delora_eval.settings import ChooseConfig, ScoreConfig
 from delora_sd.config.overlay import with_settings
@@ -53,7 +54,7 @@ def _train(bench: Bench, cells: list[Cell]) -> None:
     if not open_cells:
         return
     bench.display.begin("train", [cell.id for cell in open_cells])
-    with guarded(bench, "train", open_cells) as guard:
+    with guarded(bench, "train", open_cells) as guard, profiled(bench, "train", open_cells):
         bench.stages.train([cell.train for cell in open_cells])
     if guard.is_out_of_memory:
         _train_in_halves(bench, open_cells)
@@ -83,7 +84,7 @@ def _evaluate(bench: Bench, cell: Cell) -> None:
     for stage, work in (("generate", _generate), ("score", _score)):
         bench.display.begin(stage, [cell.id])
         began = time.monotonic()
-        with guarded(bench, stage, [cell]) as guard:
+        with guarded(bench, stage, [cell]) as guard, profiled(bench, stage, [cell]):
             work(bench, cell)
         if guard.is_out_of_memory:
             fail_cell(bench, cell, stage, f"out of GPU memory with a batch of one ({stage})")

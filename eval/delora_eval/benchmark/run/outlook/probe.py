@@ -78,6 +78,7 @@ def _shortened(train: TrainConfig, folder: Path) -> TrainConfig:
         train.training,
         num_steps=NUM_STEPS,
         checkpoint_every=NUM_STEPS,
+        export_check="tensors",
         log_every=1,
         num_class_images=min(NUM_CLASS_IMAGES, train.training.num_class_images),
     )

@@ -100,7 +100,7 @@ def _connect(config: BenchmarkConfig) -> Any:
 
 def _follow(ray: Any, bench: Bench, cells: list[Cell], packs: dict[Any, Pack]) -> None:
     """Waits for all tasks; shows cells as they end. A task lost more often than `ray.retries` fails its cells once."""
-    running, shown = list(packs), {cell.id for cell in cells if settled_outcome(bench.folder, bench.config, cell)}
+    running, unseen = list(packs), {cell.id: cell for cell in open_cells(bench, cells)}
     while running:
         ended, running = ray.wait(running, timeout=POLL_SECONDS)
         for reference in ended:
@@ -110,9 +110,10 @@ def _follow(ray: Any, bench: Bench, cells: list[Cell], packs: dict[Any, Pack]) -
                 for cell in packs[reference]:
                     if settled_outcome(bench.folder, bench.config, cell) is None:
                         fail_cell(bench, cell, "ray", str(error).strip().split("\n")[-1])
-                        shown.add(cell.id)
-        for cell in cells:
+                        unseen.pop(cell.id, None)
+        begun = bench.folder.begun()  # of 100,000 cells some thousand are being worked on: only those are looked at
+        for cell in [cell for name, cell in unseen.items() if name in begun]:
             state = cell_state(bench.folder, bench.config, cell)
-            if cell.id not in shown and state in ("finished", "diverged", "failed"):
-                shown.add(cell.id)
+            if state in ("finished", "diverged", "failed"):
+                del unseen[cell.id]
                 bench.display.end(cell.id, state)

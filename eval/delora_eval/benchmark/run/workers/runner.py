@@ -16,9 +16,10 @@ from delora_eval.benchmark.folder import (
 )
 from delora_eval.benchmark.grid import Cell, test_cells, tune_cells
 from delora_eval.benchmark.paper import paper_names
-from delora_eval.benchmark.run.cell.bench import Bench, Display, Stages
+from delora_eval.benchmark.run.cell.bench import OPEN, Bench, Display, Stages
 from delora_eval.benchmark.run.cell.best_checkpoint import check_references
 from delora_eval.benchmark.run.cell.packs import Pack, check_pack_setting, find_pack_size, make_packs
+from delora_eval.benchmark.run.cell.profile import write_floor
 from delora_eval.benchmark.run.cell.stages import run_pack
 from delora_eval.benchmark.run.workers.choose import check_choice, choose_settings
 from delora_eval.benchmark.run.workers.claims import Claims
@@ -29,6 +30,9 @@ from delora_sd.data.recorded import recognise_subject
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.files.leftovers import remove_leftovers
 from delora_sd.files.run_folder import read_lines, write_json
+
+MOST_LOOKED_AT = 50
+"""Cells that are looked at one by one; of more, one listing tells first which have begun at all."""
 
 POLL_SECONDS = 5.0
 """How often a worker that waits for others looks again."""
@@ -52,6 +56,8 @@ def run_phases(config: BenchmarkConfig, stages: Stages, run_cells: RunCells) -> 
     remember_plan(folder, tune=tune, test=test)
     if config.weight_norms:
         write_weight_norms(config, folder)
+    if config.profile:
+        write_floor(folder, tune + test)
     if tune and (not folder.chosen.exists() or open_cells(bench, tune)):
         _run_phase(bench, "search", tune, run_cells, must_all_end=True)
         write_json(folder.chosen, choose_settings(config, folder, tune))
@@ -107,7 +113,7 @@ def share_cells(index: int, count: int, *, owner: str | None = None) -> RunCells
         with claims.heartbeat():
             while left := open_cells(bench, cells):
                 worked = [
-                    _work_on(bench, claims, pack) for pack in _in_turn(split_into_packs(bench, left), index, count)
+                    _work_on(bench, claims, pack) for pack in in_turn(split_into_packs(bench, left), index, count)
                 ]
                 if not any(worked) and not must_all_end:
                     return
@@ -119,14 +125,24 @@ def share_cells(index: int, count: int, *, owner: str | None = None) -> RunCells
 
 def open_cells(bench: Bench, cells: list[Cell]) -> list[Cell]:
     """Returns the cells in which something is left to do."""
-    return [cell for cell in cells if settled_outcome(bench.folder, bench.config, cell) is None]
+    begun = bench.folder.begun() if len(cells) > MOST_LOOKED_AT else None
+    return [
+        cell
+        for cell in cells
+        if (begun is not None and cell.id not in begun) or settled_outcome(bench.folder, bench.config, cell) is None
+    ]
 
 
 def split_into_packs(bench: Bench, cells: list[Cell]) -> list[Pack]:
     """Returns the cells in packs; a cell that failed once goes alone, so that it cannot take others with it again."""
-    failed = {cell.id for cell in cells if read_lines(bench.folder.run(cell).path / "attempts.jsonl")}
+    begun = bench.folder.begun()
+    failed = {cell.id for cell in cells if cell.id in begun and _has_failed(bench, cell)}
     alone = [(cell,) for cell in cells if cell.id in failed]
     return make_packs(bench.folder, [cell for cell in cells if cell.id not in failed], bench.pack_size) + alone
+
+
+def _has_failed(bench: Bench, cell: Cell) -> bool:
+    return bool(read_lines(bench.folder.run(cell).path / "attempts.jsonl"))
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -137,10 +153,19 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
+def in_turn(packs: list[Pack], index: int, count: int) -> list[Pack]:
+    """Every `count`-th pack first, then the others from there on, so that helpers spread out."""
+    own, others = packs[index::count], [pack for place, pack in enumerate(packs) if place % count != index]
+    turn = len(others) * index // count
+    return own + others[turn:] + others[:turn]
+
+
 def _run_phase(bench: Bench, phase: str, cells: list[Cell], run_cells: RunCells, *, must_all_end: bool) -> None:
     bench.display.title = f"{bench.config.title}{f', {phase}' if phase else ''}"
-    bench.display.plan(cells, [cell_state(bench.folder, bench.config, cell) for cell in cells])
-    if left := open_cells(bench, cells):
+    begun = bench.folder.begun()
+    states = [cell_state(bench.folder, bench.config, cell) if cell.id in begun else "waiting" for cell in cells]
+    bench.display.plan(cells, states)
+    if left := [cell for cell, state in zip(cells, states, strict=True) if state in OPEN]:
         with bench.display.running():
             if bench.config.launcher != "ray":  # there, packs run on machines whose memory is not ours to measure
                 bench.pack_size = find_pack_size(
@@ -149,16 +174,12 @@ def _run_phase(bench: Bench, phase: str, cells: list[Cell], run_cells: RunCells,
             run_cells(bench, cells, must_all_end)
 
 
-def _in_turn(packs: list[Pack], index: int, count: int) -> list[Pack]:
-    """Every `count`-th pack first, then the others from there on, so that helpers spread out."""
-    own, others = packs[index::count], [pack for place, pack in enumerate(packs) if place % count != index]
-    turn = len(others) * index // count
-    return own + others[turn:] + others[:turn]
-
-
 def _work_on(bench: Bench, claims: Claims, pack: Pack) -> bool:
-    """Runs what nobody else holds of the pack; False when nothing was left of it."""
-    held = [cell for cell in pack if claims.acquire(cell.id)]
+    """Runs what nobody else holds of the pack; False when nothing was left of it.
+
+    Looking costs the file system a quarter of a claim: cells that ended since the packs were made are not claimed.
+    """
+    held = [cell for cell in open_cells(bench, list(pack)) if claims.acquire(cell.id)]
     try:
         mine = tuple(cell for cell in held if settled_outcome(bench.folder, bench.config, cell) is None)
         for cell in mine:
