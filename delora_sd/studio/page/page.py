@@ -31,18 +31,19 @@ def build_page(folder: StudioFolder) -> Any:
         gr.HTML(_MASTHEAD, padding=False, apply_default_css=False)
         activity = make_panel(elem_id="activity")
         notice = gr.HTML(padding=False, apply_default_css=False)
-        clock, clocks, tabs = gr.Timer(REFRESH_S), [], []
+        clock = gr.Timer(REFRESH_S)
+        clocks = [gr.Timer(REFRESH_S, active=number == 0) for number in range(len(ROOMS))]
+        tabs = []
         with gr.Tabs(elem_id="rooms"):
-            for number, (title, module) in enumerate(ROOMS.items(), start=1):
-                with gr.Tab(f"{number} {title}", id=title) as tab:
+            for number, (title, module) in enumerate(ROOMS.items()):
+                with gr.Tab(f"{number + 1} {title}", id=title) as tab:
                     room = module.build(folder)
                 tabs.append(tab)
-                clocks.append(gr.Timer(REFRESH_S, active=number == 1))
                 enter = looking(room.enter, num_outputs=len(room.enter_outputs))
                 watch = looking(room.watch, num_outputs=len(room.watch_outputs))
                 for happens in (tab.select, page.load):
                     happens(enter, room.enter_inputs, room.enter_outputs, **_QUIETLY)
-                clocks[-1].tick(watch, room.watch_inputs, room.watch_outputs, **_QUIETLY)
+                clocks[number].tick(watch, room.watch_inputs, room.watch_outputs, **_QUIETLY)
         for number, tab in enumerate(tabs):
             tab.select(partial(only, number, len(tabs)), None, clocks, **_QUIETLY)
         show = looking(partial(show_activity, folder), num_outputs=1)

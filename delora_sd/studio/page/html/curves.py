@@ -66,7 +66,7 @@ def _grid(low: float, high: float, right: int) -> str:
 
 def _tick(value: float, span: float) -> str:
     """Returns the value with as many digits as tell it from its neighbours on the axis."""
-    digits = max(0, min(6, 2 - math.floor(math.log10(span))))
+    digits = max(0, min(5, 1 - math.floor(math.log10(span))))
     return f"{value:.{digits}f}" if digits else f"{value:.3g}"
 
 
