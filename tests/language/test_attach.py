@@ -9,6 +9,7 @@ from peft import DeloraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForSequenceClassification, Qwen2Config
 
 from delora_sd.adapters.catalogue import count_parameters
+from delora_sd.adapters.exchange.export.export import export_adapter
 from delora_sd.adapters.exchange.stored.formats import load_adapter
 from delora_sd.adapters.lowrank.layers import AdaptedLinear
 from delora_sd.adapters.lowrank.pack import attach
@@ -18,7 +19,7 @@ from delora_sd.language.models.bases import find_shapes, shapes_only
 from delora_sd.language.models.families import target_names
 from delora_sd.language.models.files import load_state, save_adapted, save_state
 from delora_sd.language.settings import LanguageModelConfig
-from delora_sd.settings import AdapterConfig
+from delora_sd.settings import AdapterConfig, ExportConfig
 
 CONFIG = AdapterConfig(rank=4, boundary=4.0, target_modules=())
 IDS = torch.randint(5, 300, (3, 9), generator=torch.Generator().manual_seed(1))
@@ -109,6 +110,15 @@ def test_the_exact_lora_beside_a_frozen_copy_answers_the_same_in_peft(tiny_encod
     adapted = moved(attach_language(classifier(tiny_encoder), CONFIG, seed=3))
     save_adapted(adapted, tmp_path, base=str(tiny_encoder))
     theirs = PeftModel.from_pretrained(with_head_of(classifier(tiny_encoder), adapted), tmp_path / "adapter" / "lora")
+    torch.testing.assert_close(answers(theirs), answers(adapted.model), atol=1e-5, rtol=0)
+
+
+def test_the_export_command_writes_a_plain_lora_that_answers_the_same_in_peft(tiny_encoder, tmp_path):
+    adapted = moved(attach_language(classifier(tiny_encoder), CONFIG, seed=3))
+    save_adapted(adapted, tmp_path, base=str(tiny_encoder))
+    output = tmp_path / "plain"
+    export_adapter(ExportConfig(run=str(tmp_path / "adapter"), layout="peft", precision="fp32", output=str(output)))
+    theirs = PeftModel.from_pretrained(with_head_of(classifier(tiny_encoder), adapted), output)
     torch.testing.assert_close(answers(theirs), answers(adapted.model), atol=1e-5, rtol=0)
 
 
