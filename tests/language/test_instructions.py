@@ -122,6 +122,12 @@ def test_a_gated_model_says_what_to_do(monkeypatch):
         find_language_base(LanguageModelConfig(base="meta-llama/Llama-2-7b-hf"), is_causal=True)
 
 
+def test_a_model_that_brings_code_of_its_own_is_refused_and_nobody_is_asked(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "code.Config"}}')
+    with pytest.raises(UserError, match=r"no language model of transformers \(model_type 'mine'\)"):
+        find_language_base(LanguageModelConfig(base=str(tmp_path)), is_causal=True)
+
+
 def test_a_folder_of_pickles_is_refused(tiny_encoder, tmp_path):
     (tmp_path / "config.json").write_text((tiny_encoder / "config.json").read_text())
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02")

@@ -10,6 +10,7 @@ import torch
 from delora_sd.config.load import read_yaml
 from delora_sd.errors import UserError
 from delora_sd.files.hub import find_model_folder
+from delora_sd.files.run_folder import read_json
 from delora_sd.language.models.families import max_positions
 from delora_sd.language.settings import LanguageModelConfig
 from delora_sd.quantization import quantize_linears
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MINIATURE = "miniature"
+CONFIG_FILE = "config.json"
 _WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -48,14 +50,15 @@ def find_language_base(model: LanguageModelConfig, *, is_causal: bool) -> Langua
     Raises:
         UserError: not to be had (a gated model says so), or no model of transformers.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     folder = _WEIGHTS / ("causal" if is_causal else "encoder") if model.base == MINIATURE else _find_folder(model)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # no config.json, an unknown model_type, code of its own
-        reason = str(error).strip().split("\n")[0][:200]
-        raise UserError(f"model.base: {model.base} is no language model of transformers ({reason})") from None
+    values = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind not in CONFIG_MAPPING:  # transformers would ask whether to run a stranger's code
+        found = f"model_type {kind!r}" if values else f"no {CONFIG_FILE}"
+        raise UserError(f"model.base: {model.base} is no language model of transformers ({found})")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"model.base: {model.base} has no .safetensors weights; pickles are not read")
     return LanguageBase(name=model.base, folder=folder, config=config)

@@ -38,7 +38,7 @@ IGNORED = -100
 def build_encoder(vocabulary: Tokenizer, folder: Path, plan: Plan) -> bool:
     """Writes encoder/: RobertaForMaskedLM, fp16. Returns False while steps are left."""
     save_encoder_tokenizer(vocabulary, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     torch.manual_seed(0)
     model = RobertaForMaskedLM(
         RobertaConfig(
@@ -68,7 +68,7 @@ def build_encoder(vocabulary: Tokenizer, folder: Path, plan: Plan) -> bool:
 def build_causal(vocabulary: Tokenizer, folder: Path, plan: Plan) -> bool:
     """Writes causal/: LlamaForCausalLM, fp16. Returns False while steps are left."""
     save_causal_tokenizer(vocabulary, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(
