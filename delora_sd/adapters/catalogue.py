@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from delora_sd.adapters.attach import check_known, default_learning_rate, is_packable, with_default_layers
 from delora_sd.adapters.lowrank.adapter import create_adapter
@@ -99,10 +99,14 @@ def count_parameters(model: nn.Module, config: AdapterConfig) -> int | None:
     """Returns how many numbers a method trains on a model, which may be on the meta device; None: not known."""
     if config.method not in METHODS:
         return _count_delegated(model, config)
-    targets = find_targets(model, config.target_modules)
-    # The count needs shapes only: weights of one zero each stand for the frozen ones.
-    weights: dict[str, Tensor] = {name: torch.zeros(()).expand(layer.weight.shape) for name, layer in targets.items()}
-    return create_adapter(config, weights, seed=0).num_parameters()
+    alike: dict[tuple, list[str]] = {}
+    for name, layer in find_targets(model, config.target_modules).items():
+        alike.setdefault((*layer.weight.shape, name if config.rank_pattern else ""), []).append(name)
+    # The count needs shapes only: a weight of one zero stands for the frozen ones.
+    return sum(
+        len(names) * create_adapter(config, {names[0]: torch.zeros(()).expand(shape)}, seed=0).num_parameters()
+        for (*shape, _), names in alike.items()
+    )
 
 
 def _own_row(unet: nn.Module, config: AdapterConfig) -> MethodRow:

@@ -92,6 +92,7 @@ def _set_dropout(model: nn.Module, method: str, dropout: float) -> None:
         raise UserError(f"tuning.dropout: {method} has none here; use tuning.dropout=0 or, with peft, its own setting")
     for layer in layers:
         layer.dropout = dropout
+        layer.train(layer.base.training)  # a new module trains; one on a model that answers must not
 
 
 def _head_names(model: nn.Module) -> tuple[str, ...]:

@@ -65,7 +65,6 @@ def training_arguments(tuning: TuningConfig, folder: Path, *, seed: int, device:
         per_device_train_batch_size=tuning.batch_size // tuning.gradient_accumulation,
         gradient_accumulation_steps=tuning.gradient_accumulation,
         per_device_eval_batch_size=tuning.eval_batch_size,
-        gradient_checkpointing=tuning.gradient_checkpointing,
         max_grad_norm=tuning.clip_norm,
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -87,6 +86,8 @@ def fit(
 ) -> AdapterTrainer:  # fmt: skip
     """Trains to the end, from the newest whole checkpoint if there is one; the model then holds the best state."""
     folder = Path(arguments.output_dir)
+    if tuning.gradient_checkpointing:
+        adapted.model.gradient_checkpointing_enable({"use_reentrant": False})
     optimizer = make_optimizer(adapted, tuning)
     schedule = make_schedule(optimizer, tuning, count_steps(tuning, len(train)))
     best = KeepBest(adapted, folder / BEST_FILE, decides=decides, higher_is_better=higher_is_better)

@@ -172,23 +172,23 @@ def _points(lists: Any, where: str) -> tuple[Settings, ...]:
 
 
 def _dotted(settings: Any, *, where: str) -> Settings:
-    """Returns nested or dotted settings as {dotted key: value}, each one checked."""
-    with_settings(LanguageTraining(), settings, source=where)
-    flat: Settings = {}
-    known = flatten(LanguageTraining())
-
-    def walk(values: Settings, prefix: str) -> None:
-        for name, value in values.items():
-            key = f"{prefix}{name}"
-            if isinstance(value, dict) and key not in known:
-                walk(value, f"{key}.")
-            else:
-                flat[key] = value
-
-    walk(settings, "")
+    """Returns nested or dotted settings as {dotted key: value}, checked; of one given twice the later counts."""
+    if not isinstance(settings, dict):
+        raise UserError(f"{where}: expected settings such as {{tuning.lr: 1e-3}}, found {settings!r}")
+    flat = _flat(settings)
+    with_settings(LanguageTraining(), flat, source=where)
     for key in DECIDED_BY_THE_GRID:
         if key in flat:
             raise UserError(f"{where}: {key} is decided by the grid; use `tasks` and `seeds`")
+    return flat
+
+
+def _flat(settings: Settings, prefix: str = "") -> Settings:
+    flat: Settings = {}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        is_section = isinstance(value, dict) and key not in flatten(LanguageTraining())
+        flat |= _flat(value, f"{key}.") if is_section else {key: value}
     return flat
 
 
