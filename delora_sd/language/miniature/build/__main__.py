@@ -30,7 +30,8 @@ from delora_sd.language.miniature.build.training import Plan, train
 
 WIDTH, LAYERS, HEADS, INNER = 96, 4, 4, 256
 BATCH = 48
-NUM_STEPS = 3000
+NUM_STEPS = {"encoder": 1900, "causal": 800}
+LR = 3e-3
 HIDDEN_SHARE, HIDDEN_TELLING_SHARE = 0.2, 0.6
 IGNORED = -100
 
@@ -105,15 +106,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--model", choices=("encoder", "causal", "both"), default="both")
-    parser.add_argument("--steps", type=int, default=NUM_STEPS)
     parser.add_argument("--stop-at", type=int)
     given = parser.parse_args()
     vocabulary = train_tokenizer()
     for name, build in (("encoder", build_encoder), ("causal", build_causal)):
         if given.model in (name, "both"):
-            plan = Plan(
-                name=name, folder=given.work_dir, num_steps=given.steps, lr=3e-3, num_stop=given.stop_at or given.steps
-            )
+            steps = NUM_STEPS[name]
+            plan = Plan(name=name, folder=given.work_dir, num_steps=steps, lr=LR, num_stop=given.stop_at or steps)
             print(f"{name}: {'done' if build(vocabulary, given.out / name, plan) else 'steps are left; run it again'}")
 
 
