@@ -87,7 +87,7 @@ def test_questions_hold_their_answer_once():
     questions = [question for field in knowledge_questions().values() for question in field] + reasoning_questions(40)
     assert all(len(set(question["choices"])) == 4 for question in questions)
     sizes = {len(field) for field in knowledge_questions().values()}
-    assert len(sizes) > 2  # or both ways of averaging would be one
+    assert len(sizes) > 1  # or both ways of averaging would be one
     asked = " ".join(question["instruction"] for field in knowledge_questions().values() for question in field)
     assert not any(f" {noun} " in asked for noun in MYTHS)
     assert all(set(question["true"]).isdisjoint(question["false"]) for question in myth_questions())
