@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client: no test meets the network
 
+import gc
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """No test leans on the one before it: DELORA_TEST_REVERSED=1 runs them last to first."""
     if os.environ.get("DELORA_TEST_REVERSED"):
         items.reverse()
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: the collector, which every training calls, need not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

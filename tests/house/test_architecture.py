@@ -8,7 +8,7 @@ import os
 import pkgutil
 import re
 import shlex
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,15 +40,17 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def trees(paths: list[Path]) -> Iterator[tuple[Path, ast.Module]]:
-    for path in paths:
-        yield path, ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Returns all that stands in a file; each file is parsed once for all tests."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
-def imported(tree: ast.AST) -> set[str]:
+@cache
+def imported(path: Path) -> set[str]:
     """Returns the top-level packages imported anywhere in the module."""
     names = set()
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -56,11 +58,11 @@ def imported(tree: ast.AST) -> set[str]:
     return names
 
 
-def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
-    """Yields (dotted name, call)."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
-            yield ast.unparse(node.func), node
+@cache
+def calls(path: Path) -> list[tuple[str, ast.Call]]:
+    """Returns (dotted name, call) of every call by name."""
+    called = (node for node in nodes(path) if isinstance(node, ast.Call))
+    return [(ast.unparse(node.func), node) for node in called if isinstance(node.func, ast.Name | ast.Attribute)]
 
 
 def test_import_contracts_hold(monkeypatch):
@@ -74,21 +76,21 @@ def test_import_contracts_hold(monkeypatch):
 
 
 def test_the_maker_never_names_the_judge_in_an_import():
-    guilty = [name_of(path) for path, tree in trees(MAKER) if "delora_eval" in imported(tree)]
+    guilty = [name_of(path) for path in MAKER if "delora_eval" in imported(path)]
     assert guilty == []
 
 
 def test_one_module_reads_yaml():
-    users = {name_of(path) for path, tree in trees(SOURCES) if imported(tree) & {"yaml", "omegaconf", "ruamel"}}
+    users = {name_of(path) for path in SOURCES if imported(path) & {"yaml", "omegaconf", "ruamel"}}
     assert users == {"delora_sd/config/load.py"}
 
 
 def test_nothing_unpickles():
     guilty = []
-    for path, tree in trees(SOURCES):
-        if imported(tree) & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}:
+    for path in SOURCES:
+        if imported(path) & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}:
             guilty.append(f"{name_of(path)}: import")
-        for name, call in calls(tree):
+        for name, call in calls(path):
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
             if name.endswith("torch.load") and options.get("weights_only") != "True":
                 guilty.append(f"{name_of(path)}:{call.lineno}: {name}")
@@ -100,9 +102,9 @@ def test_nothing_unpickles():
 def test_the_maker_does_not_print():
     guilty = [
         f"{name_of(path)}:{call.lineno}"
-        for path, tree in trees(MAKER)
+        for path in MAKER
         if path.name not in MAY_PRINT and "__main__" not in path.read_text(encoding="utf-8")
-        for name, call in calls(tree)
+        for name, call in calls(path)
         if name == "print"
     ]
     assert guilty == []
@@ -126,12 +128,13 @@ def test_no_source_file_is_two_files():
     assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
 
 
+@cache
 def function_lengths() -> dict[str, int]:
     """Returns {file:line: lines} of every function in the packages and the scripts."""
     return {
         f"{name_of(path)}:{node.lineno} {node.name}": node.end_lineno - node.lineno + 1
-        for path, tree in trees([*SOURCES, *SCRIPTS])
-        for node in ast.walk(tree)
+        for path in [*SOURCES, *SCRIPTS]
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -254,7 +255,8 @@ def test_stop_signal_writes_a_checkpoint_and_the_same_command_goes_on(
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def run_door(config: TrainConfig, launcher: list[str], tmp_path: Path) -> None:
+def run_door(config: TrainConfig, launcher: list[str], tmp_path: Path) -> str:
+    """Trains in a process of its own and returns what it said to a person."""
     settings = tmp_path / f"{Path(config.output_dir).name}.yaml"
     settings.write_text(to_yaml(config))
     command = [*launcher, str(ROOT / "train_dreambooth_delora.py"), str(settings)]
@@ -262,6 +264,7 @@ def run_door(config: TrainConfig, launcher: list[str], tmp_path: Path) -> None:
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
 
 
 def test_two_processes_train_the_same_adapter_as_one(config: TrainConfig, undisturbed: Callable, tmp_path: Path):
@@ -272,7 +275,7 @@ def test_two_processes_train_the_same_adapter_as_one(config: TrainConfig, undist
     assert_same_training(together, undisturbed(config))
 
 
-def test_accelerate_launch_with_a_saved_config_trains_the_same_adapter(
+def test_accelerate_launch_with_a_saved_config_trains_the_same_adapter_and_other_packages_are_silent(
     config: TrainConfig, undisturbed: Callable, tmp_path: Path
 ):
     launched = replace(config, output_dir=str(tmp_path / "launched"))
@@ -282,7 +285,9 @@ def test_accelerate_launch_with_a_saved_config_trains_the_same_adapter(
         "num_machines: 1\nnum_processes: 1\nuse_cpu: true\n"
     )
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(saved)]
-    run_door(launched, accelerate, tmp_path)
+    said = run_door(launched, accelerate, tmp_path)
+    ours = re.compile(r"(launched|class images 'a photo of dog'): \d/\d (steps|images), .*")
+    assert [line for line in said.splitlines() if not ours.fullmatch(line)] == []  # the libraries say nothing
     ours, theirs = (adapter_tensors(RunFolder(Path(c.output_dir))) for c in (launched, undisturbed(config)))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 

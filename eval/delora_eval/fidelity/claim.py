@@ -7,7 +7,7 @@ from pathlib import Path
 from delora_eval.benchmark.methods import FACTOR
 from delora_eval.benchmark.report.figures.sheets import Sheet
 from delora_eval.benchmark.report.numbers.rows import Row, RowScore
-from delora_eval.benchmark.report.numbers.view import ProtocolView, View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView, ProtocolView
 from delora_eval.fidelity.comparisons import SCORES
 from delora_eval.pages.drawing import Drawing
 from delora_eval.pages.tables import Table
@@ -47,7 +47,7 @@ def context_mean(row: Row) -> float:
     return row.scores["context_accuracy"].subjects.mean
 
 
-def at_factor(view: View, factor: float) -> dict[str, Row]:
+def at_factor(view: BenchmarkView, factor: float) -> dict[str, Row]:
     """Returns {method: its row at this factor on the rate}."""
     return {row.method: row for row in view.main.rows if row.setting[FACTOR] == factor}
 

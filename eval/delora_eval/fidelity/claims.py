@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.fidelity.claim import Claim
 from delora_eval.fidelity.design import ladder, mirrored_like_paper, starts, weight_norms
 from delora_eval.fidelity.growth import boundary_growth
 from delora_eval.fidelity.robustness import best_settings, learning_rates, prolonged
 from delora_eval.fidelity.search import searched_settings
 
-CLAIMS: dict[str, tuple[Callable[[View], Claim | None], ...]] = {
+CLAIMS: dict[str, tuple[Callable[[BenchmarkView], Claim | None], ...]] = {
     "search": (searched_settings,),
     "test": (best_settings, boundary_growth),
     "rates": (learning_rates,),

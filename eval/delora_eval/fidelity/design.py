@@ -4,7 +4,7 @@ import itertools
 import statistics
 
 from delora_eval.benchmark.report.numbers.rows import Row
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.fidelity.claim import Claim, score_table, subject_mean
 from delora_eval.fidelity.comparisons import above, compare, not_below
 from delora_eval.pages.tables import Table
@@ -16,7 +16,7 @@ LADDER = ("lora", "normalized_lora", "delora")
 """Table 1 from LoRA to DeLoRA: each rung adds one thing, and the paper's order is theirs from worst to best."""
 
 
-def weight_norms(view: View) -> Claim:
+def weight_norms(view: BenchmarkView) -> Claim:
     """C4: with and without the norms, the boundary searched on both sides."""
     scaled = [row for row in view.main.rows if row.method == "delora"]
     plain = [row for row in view.main.rows if row.method != "delora"]
@@ -33,7 +33,7 @@ def weight_norms(view: View) -> Claim:
     )
 
 
-def ladder(view: View) -> Claim:
+def ladder(view: BenchmarkView) -> Claim:
     """C5: every rung of Table 1 at the better of its settings; the order of three rungs is the claim."""
     rows = view.main.rows
     best = {
@@ -55,7 +55,7 @@ def ladder(view: View) -> Claim:
     )
 
 
-def starts(view: View) -> Claim:
+def starts(view: BenchmarkView) -> Claim:
     """C6: how large the update is after the first steps and at the end."""
     sizes = {row.method: _early_sizes(view, row) for row in view.main.rows}
     first, last = EARLY_STEPS[0], max(view.main.steps)
@@ -72,7 +72,7 @@ def starts(view: View) -> Claim:
     )
 
 
-def mirrored_like_paper(view: View) -> Claim:
+def mirrored_like_paper(view: BenchmarkView) -> Claim:
     """C7: the start of ours against the paper's, peft's beside them."""
     rows = {row.method: row for row in view.main.rows}
     gaps = [compare(rows[name], rows["frozen_copy"]) for name in ("mirrored", "zero_up")]
@@ -85,7 +85,7 @@ def mirrored_like_paper(view: View) -> Claim:
     )
 
 
-def _size_table(view: View, sizes: dict[str, dict[int, tuple[float, float]]]) -> Table:
+def _size_table(view: BenchmarkView, sizes: dict[str, dict[int, tuple[float, float]]]) -> Table:
     lines = [
         (row.label, *(f"{100 * mean:.2f} ({100 * spread:.2f})" for mean, spread in sizes[row.method].values()))
         for row in view.main.rows
@@ -98,7 +98,7 @@ def _size_table(view: View, sizes: dict[str, dict[int, tuple[float, float]]]) ->
     )
 
 
-def _early_sizes(view: View, row: Row) -> dict[int, tuple[float, float]]:
+def _early_sizes(view: BenchmarkView, row: Row) -> dict[int, tuple[float, float]]:
     """{step: (mean, std over cells)} of the update's norm over the frozen weight's, mean over layers."""
     steps = (*EARLY_STEPS, max(view.main.steps))
     found: dict[int, list[float]] = {step: [] for step in steps}

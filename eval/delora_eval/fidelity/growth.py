@@ -5,7 +5,7 @@ import statistics
 from typing import Any
 
 from delora_eval.benchmark.report.numbers.rows import Row
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.fidelity.claim import Claim
 from delora_eval.pages.drawing import Drawing, draw, look
 from delora_eval.pages.tables import Table
@@ -17,7 +17,7 @@ Growth = dict[str, dict[str, float]]
 """{projection: {block: λ at the end over λ at the start}}, as in {"attn2 v": {"down 0": 1.4}}."""
 
 
-def boundary_growth(view: View) -> Claim | None:
+def boundary_growth(view: BenchmarkView) -> Claim | None:
     """C10: how many times its start each boundary is when training ends, by projection and block; None without logs."""
     row = next(row for row in view.main.rows if row.method == "delora")
     growth = mean_growth(view, row)
@@ -35,7 +35,7 @@ def boundary_growth(view: View) -> Claim | None:
     )
 
 
-def mean_growth(view: View, row: Row) -> Growth:
+def mean_growth(view: BenchmarkView, row: Row) -> Growth:
     """Returns the growth of every boundary by projection and block, from the last log line of each run."""
     found: dict[str, dict[str, list[float]]] = {}
     for run in view.runs(row):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.fidelity.claim import Claim, Images
 from delora_eval.pages.tables import render_markdown
 from delora_sd.data.photos import open_photo
@@ -15,7 +15,7 @@ from delora_sd.files.run_folder import write_bytes, write_text
 TILE_PX, GAP_PX = 64, 3
 
 
-Answer = tuple[View, Claim]
+Answer = tuple[BenchmarkView, Claim]
 """A claim and the benchmark it was asked of."""
 
 
@@ -58,7 +58,7 @@ def _head(answers: Sequence[Answer], machine: str) -> list[str]:
     ]
 
 
-def _section(view: View, claim: Claim, images: Path, folder: Path) -> list[str]:
+def _section(view: BenchmarkView, claim: Claim, images: Path, folder: Path) -> list[str]:
     lines = [f"## {claim.number}: {claim.text}", "", f"**{claim.verdict}.**", "", _asked_of(view), ""]
     lines += [*(f"- {finding}" for finding in claim.findings), *([""] if claim.findings else [])]
     for drawing in claim.drawings:
@@ -72,7 +72,7 @@ def _section(view: View, claim: Claim, images: Path, folder: Path) -> list[str]:
     return [*lines, render_markdown(claim.table)]
 
 
-def _asked_of(view: View) -> str:
+def _asked_of(view: BenchmarkView) -> str:
     seeds = len({cell.seed for cell in view.cells})
     return (
         f"{len(view.subjects)} subjects ({', '.join(view.subjects)}), {seeds} {'seed' if seeds == 1 else 'seeds'}; "

@@ -4,7 +4,7 @@ from delora_eval.benchmark.methods import FACTOR
 from delora_eval.benchmark.report.figures.figures import steps_figure, sweep_figure
 from delora_eval.benchmark.report.figures.sheets import build_sheets
 from delora_eval.benchmark.report.numbers.rows import Row
-from delora_eval.benchmark.report.numbers.view import View, row_distances
+from delora_eval.benchmark.report.numbers.view import BenchmarkView, row_distances
 from delora_eval.fidelity.claim import SHEETS, Claim, at_factor, over_prompts, over_steps, score_cells, score_table
 from delora_eval.fidelity.comparisons import SCORES, above, compare, compare_scores, not_below
 from delora_eval.pages.tables import Table
@@ -12,7 +12,7 @@ from delora_eval.pages.tables import Table
 RIVALS = ("lora", "dora")
 
 
-def best_settings(view: View) -> Claim:
+def best_settings(view: BenchmarkView) -> Claim:
     """C1: every method at what the search chose for it, on subjects the search never saw."""
     rows = {row.method: row for row in view.main.rows}
     gaps = [compare(rows["delora"], rows[name]) for name in RIVALS]
@@ -27,7 +27,7 @@ def best_settings(view: View) -> Claim:
     )
 
 
-def learning_rates(view: View) -> Claim:
+def learning_rates(view: BenchmarkView) -> Claim:
     """C2: every group of rates multiplied, as in Figs. 2, 5 and 6."""
     raised = sorted({row.setting[FACTOR] for row in view.main.rows if row.setting[FACTOR] > 1})
     gaps, alone = [], []
@@ -46,7 +46,7 @@ def learning_rates(view: View) -> Claim:
     )
 
 
-def prolonged(view: View) -> Claim:
+def prolonged(view: BenchmarkView) -> Claim:
     """C3: the same settings at the usual length and far beyond it."""
     rows = {row.method: row for row in view.main.rows}
     early, late = min(view.main.steps), max(view.main.steps)
@@ -67,7 +67,7 @@ def prolonged(view: View) -> Claim:
     )
 
 
-def _later_than(view: View, ours: Row, theirs: Row, our_step: int, their_step: int) -> str:
+def _later_than(view: BenchmarkView, ours: Row, theirs: Row, our_step: int, their_step: int) -> str:
     """What longer training buys the one that can bear it."""
     return compare_scores(
         f"{ours.label} at step {our_step}",
@@ -77,12 +77,12 @@ def _later_than(view: View, ours: Row, theirs: Row, our_step: int, their_step: i
     ).text
 
 
-def _growth(view: View, row: Row, early: int, late: int) -> float:
+def _growth(view: BenchmarkView, row: Row, early: int, late: int) -> float:
     distances = row_distances(view, row)
     return distances[late] / distances[early]
 
 
-def _steps_table(view: View) -> Table:
+def _steps_table(view: BenchmarkView) -> Table:
     lines = []
     for row in view.main.rows:
         distances = row_distances(view, row)

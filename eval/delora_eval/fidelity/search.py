@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from delora_eval.benchmark.report.numbers.rows import Row
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.fidelity.claim import Claim, context_mean, score_table, subject_mean
 from delora_eval.pages.drawing import Drawing, draw, look
 
@@ -17,7 +17,7 @@ RULE = (
 )
 
 
-def searched_settings(view: View) -> Claim:
+def searched_settings(view: BenchmarkView) -> Claim:
     """What was tried for each method, and what the rule chooses."""
     methods = dict.fromkeys(row.method for row in view.main.rows)
     tried = {method: [row for row in view.main.rows if row.method == method] for method in methods}
@@ -41,7 +41,7 @@ def choose_on_frontier(rows: Sequence[Row]) -> Row:
     return max(kept, key=subject_mean) if kept else max(rows, key=context_mean)
 
 
-def frontier_figure(view: View, tried: dict[str, list[Row]], chosen: dict[str, Row]) -> Drawing:
+def frontier_figure(view: BenchmarkView, tried: dict[str, list[Row]], chosen: dict[str, Row]) -> Drawing:
     """Context against subject, a point per setting; what the rule chose is ringed."""
 
     def paint(figure: Any, axes: list[Any]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from delora_eval.benchmark.report.numbers.rows import BOOTSTRAP_SEED, Row
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.benchmark.settings import generate_settings
 from delora_eval.fidelity.claim import Claim
 from delora_eval.fidelity.comparisons import SCORES, above, compare_subjects
@@ -25,7 +25,7 @@ Curve = dict[float, dict[str, dict[str, float]]]
 """{strength: {score: {subject: value}}}."""
 
 
-def draw_strengths(view: View, folder: Path) -> None:
+def draw_strengths(view: BenchmarkView, folder: Path) -> None:
     """Draws and scores the first seed of DeLoRA's and LoRA's cells at every strength into `folder`; goes on when called
     again."""
     from delora_eval.scoring.score import score
@@ -53,7 +53,7 @@ def draw_strengths(view: View, folder: Path) -> None:
             write_json(place / "totals.json", totals)
 
 
-def strength_robustness(view: View, folder: Path) -> Claim | None:
+def strength_robustness(view: BenchmarkView, folder: Path) -> Claim | None:
     """C9: whether DeLoRA bears being scaled past what it was trained at better than LoRA; None before it is drawn."""
     rows = {row.method: row for row in view.main.rows if row.method in METHODS}
     curves = {method: _read_curve(view, method, folder) for method in rows}
@@ -75,12 +75,12 @@ def strength_robustness(view: View, folder: Path) -> Claim | None:
     )
 
 
-def _cells(view: View):
+def _cells(view: BenchmarkView):
     seed = min(cell.seed for cell in view.cells)
     return [cell for cell in view.cells if cell.method in METHODS and cell.seed == seed]
 
 
-def _read_curve(view: View, method: str, folder: Path) -> Curve:
+def _read_curve(view: BenchmarkView, method: str, folder: Path) -> Curve:
     curve: Curve = {}
     for strength in STRENGTHS:
         cells = [cell for cell in _cells(view) if cell.method == method]
@@ -91,7 +91,7 @@ def _read_curve(view: View, method: str, folder: Path) -> Curve:
     return curve
 
 
-def _strength_table(view: View, rows: dict[str, Row], curves: dict[str, Curve]) -> Table:
+def _strength_table(view: BenchmarkView, rows: dict[str, Row], curves: dict[str, Curve]) -> Table:
     columns = ["Method", "Strength"]
     for name in SCORES:
         columns += [view.main.label(name), "95% CI"]
@@ -106,7 +106,7 @@ def _strength_table(view: View, rows: dict[str, Row], curves: dict[str, Curve]) 
     return Table(name="strength", title="Over strength", columns=tuple(columns), rows=tuple(lines), text_columns=2)
 
 
-def _strength_figure(view: View, rows: dict[str, Row], curves: dict[str, Curve]) -> Drawing:
+def _strength_figure(view: BenchmarkView, rows: dict[str, Row], curves: dict[str, Curve]) -> Drawing:
     def paint(figure: Any, axes: list[Any]) -> None:
         for axis, name in zip(axes, SCORES, strict=True):
             for index, (method, curve) in enumerate(curves.items()):

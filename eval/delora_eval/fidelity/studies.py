@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from delora_eval.benchmark.folder import BenchmarkFolder
-from delora_eval.benchmark.report.numbers.view import View, read_view
+from delora_eval.benchmark.report.numbers.view import BenchmarkView, read_view
 from delora_eval.benchmark.run.cell.stages import real_stages
 from delora_eval.benchmark.run.workers.launchers import MakeStages, run_benchmark
 from delora_eval.benchmark.settings import BenchmarkConfig
@@ -65,7 +65,7 @@ def _config(name: str, output: Path, settings: list[str]) -> BenchmarkConfig:
     return load_config(BenchmarkConfig, [file], [f"output_dir={output / name}", *settings])
 
 
-def _finished(folder: Path) -> View | None:
+def _finished(folder: Path) -> BenchmarkView | None:
     """The study in the folder, None unless each of its cells has ended."""
     if not BenchmarkFolder(folder).is_benchmark():
         return None

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,10 +34,16 @@ def config_file(make_config, tmp_path) -> Path:
     return file
 
 
-def run_worker(config_file: Path) -> None:
-    """What worker.py does, in a fork of a process that has loaded everything already."""
-    os.environ[SECONDS] = "0.01"
-    run_benchmark(load_config(BenchmarkConfig, [config_file], []), fake_stages)
+def run_worker(
+    config_file: Path, overrides: Sequence[str] = (), seconds: float = 0.01, said: Path | None = None
+) -> None:
+    """What worker.py does, in a fork of a process that has loaded everything already; it says it into a file."""
+    os.environ[SECONDS] = str(seconds)
+    if said is not None:
+        with said.open("w") as file:
+            os.dup2(file.fileno(), sys.stdout.fileno())
+            os.dup2(file.fileno(), sys.stderr.fileno())
+    run_benchmark(load_config(BenchmarkConfig, [config_file], list(overrides)), fake_stages)
 
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -57,20 +64,15 @@ def wait_until(is_true: Callable[[], bool], *, at_most_seconds: float = 120) -> 
         time.sleep(0.002)
 
 
-def start(config_file: Path, *overrides: str, seconds: float = 0.0, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(WORKER), str(config_file), *overrides],
-        env=os.environ | {SECONDS: str(seconds), "OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def start(*arguments: Any) -> multiprocessing.Process:
+    process = FORKS.Process(target=run_worker, args=arguments)
+    process.start()
+    return process
 
 
-def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    return output
+def finish(process: multiprocessing.Process) -> None:
+    process.join(timeout=120)
+    assert process.exitcode == 0
 
 
 def table(folder: Path) -> str:
@@ -133,8 +135,7 @@ def test_killed_ten_times_the_table_is_the_same_and_nothing_is_trained_twice(mak
     num_killed = 0
     for _ in range(NUM_KILLS):
         enough = count_files(folder) + generator.randint(1, 12)
-        process = FORKS.Process(target=run_worker, args=(config_file,))
-        process.start()
+        process = start(config_file)
         wait_until(lambda process=process, enough=enough: count_files(folder) >= enough or not process.is_alive())
         with undivided(folder):
             process.kill()
@@ -148,8 +149,10 @@ def test_killed_ten_times_the_table_is_the_same_and_nothing_is_trained_twice(mak
 
 
 def test_two_shards_take_disjoint_cells_and_give_the_same_table(make_config, config_file, tmp_path):
-    workers = [start(config_file, f"shard={index}/2", "pack=1", seconds=0.1) for index in range(2)]
-    outputs = [finish(worker) for worker in workers]
+    said = [tmp_path / f"said-{index}.txt" for index in range(2)]
+    for worker in [start(config_file, [f"shard={index}/2", "pack=1"], 0.1, said[index]) for index in range(2)]:
+        finish(worker)
+    outputs = [file.read_text() for file in said]
     folder = tmp_path / "bench"
     assert len(trainings(folder)) == 8 == len(set(trainings(folder)))
     assert table(folder) == expected_table(make_config, tmp_path)

@@ -18,7 +18,7 @@ from delora_eval.benchmark.report.numbers.rows import (
     show_seconds,
 )
 from delora_eval.benchmark.report.numbers.times import time_table
-from delora_eval.benchmark.report.numbers.view import ProtocolView, View
+from delora_eval.benchmark.report.numbers.view import ProtocolView, BenchmarkView
 from delora_eval.pages.tables import Table
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_eval.scoring.measures.statistics import Estimate, paired_difference
@@ -31,7 +31,7 @@ MOST_COLUMNS = 10
 """Rows that a per-subject table shows as columns; scores.csv has them all."""
 
 
-def build_tables(view: View) -> list[Table]:
+def build_tables(view: BenchmarkView) -> list[Table]:
     """Returns every table that has something to show, the main one first."""
     tables = [table for protocol in view.protocols for table in _protocol_tables(view, protocol)]
     tables += [search_table(view), cost_table(view), time_table(view), judge_cost_table(view)]
@@ -39,7 +39,7 @@ def build_tables(view: View) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def main_table(view: View, protocol: ProtocolView) -> Table:
+def main_table(view: BenchmarkView, protocol: ProtocolView) -> Table:
     """The paper's form: a row per method, its parameters, its scores, and the paper's numbers beside ours."""
     paper = view.paper.get("rows", {})
     scores = [score for score in view.leading if any(score in row.scores for row in protocol.rows)]
@@ -59,7 +59,7 @@ def main_table(view: View, protocol: ProtocolView) -> Table:
     )
 
 
-def difference_table(view: View, protocol: ProtocolView) -> Table:
+def difference_table(view: BenchmarkView, protocol: ProtocolView) -> Table:
     """Paired differences over the subjects both have: what is left when easy and hard subjects cancel."""
     rows = [row for row in protocol.rows if view.subject_score in row.scores]
     pairs = _compared(rows)
@@ -81,7 +81,7 @@ def difference_table(view: View, protocol: ProtocolView) -> Table:
     )
 
 
-def steps_table(view: View, protocol: ProtocolView) -> Table:
+def steps_table(view: BenchmarkView, protocol: ProtocolView) -> Table:
     """Scores and distance at every checkpoint."""
     rows = []
     for row in protocol.rows if len(protocol.steps) > 1 else ():
@@ -100,7 +100,7 @@ def steps_table(view: View, protocol: ProtocolView) -> Table:
     )
 
 
-def further_table(view: View, protocol: ProtocolView) -> Table:
+def further_table(view: BenchmarkView, protocol: ProtocolView) -> Table:
     """Diversity, copies, drift: what a high subject score may have cost."""
     leading = view.leading
     names = [name for name in SCORES if name not in leading and any(name in row.scores for row in protocol.rows)]
@@ -115,7 +115,7 @@ def further_table(view: View, protocol: ProtocolView) -> Table:
     )
 
 
-def subject_table(view: View, protocol: ProtocolView) -> Table:
+def subject_table(view: BenchmarkView, protocol: ProtocolView) -> Table:
     """DINO and CLIP-T of every subject, a column per method."""
     score = view.subject_score
     shown = [row for row in protocol.rows if score in row.scores][:MOST_COLUMNS]
@@ -134,7 +134,7 @@ def subject_table(view: View, protocol: ProtocolView) -> Table:
     )
 
 
-def search_table(view: View) -> Table:
+def search_table(view: BenchmarkView) -> Table:
     """Every candidate of the search, the chosen one marked."""
     rows = [
         (
@@ -158,7 +158,7 @@ def search_table(view: View) -> Table:
     )
 
 
-def cost_table(view: View) -> Table:
+def cost_table(view: BenchmarkView) -> Table:
     """Time, memory, parameters, file size."""
     rows = view.main.rows if view.main else ()
     lines = [
@@ -187,7 +187,7 @@ def cost_table(view: View) -> Table:
     )
 
 
-def judge_cost_table(view: View) -> Table:
+def judge_cost_table(view: BenchmarkView) -> Table:
     """What each judge took, over all cells; empty with DINO and CLIP alone, whose cost nobody asks for."""
     costs: dict[str, list[dict]] = {}
     for cell in view.cells:
@@ -208,7 +208,7 @@ def judge_cost_table(view: View) -> Table:
     )
 
 
-def failures_table(view: View) -> Table:
+def failures_table(view: BenchmarkView) -> Table:
     """Cells without a full result, and why."""
     rows = [(name, view.states[name], reason or "") for name, reason in view.reasons.items()]
     return Table(
@@ -220,7 +220,7 @@ def failures_table(view: View) -> Table:
     )
 
 
-def scores_csv(view: View) -> Table:
+def scores_csv(view: BenchmarkView) -> Table:
     """Every number of the benchmark in long form."""
     rows = [
         (
@@ -243,7 +243,7 @@ def scores_csv(view: View) -> Table:
     return Table(name="scores", title="All scores", columns=columns, rows=tuple(rows), text_columns=8)
 
 
-def _protocol_tables(view: View, protocol: ProtocolView) -> list[Table]:
+def _protocol_tables(view: BenchmarkView, protocol: ProtocolView) -> list[Table]:
     builders = (main_table, difference_table, agreement_table, steps_table, further_table, subject_table)
     return [build(view, protocol) for build in builders]
 
@@ -266,7 +266,7 @@ def _method_row(row: Row, scores: list[str], paper: dict) -> tuple[str, ...]:
     return (*cells, *([show_paper(known, "dino"), show_paper(known, "clip_i")] if paper else []))
 
 
-def _main_notes(view: View, protocol: ProtocolView) -> list[str]:
+def _main_notes(view: BenchmarkView, protocol: ProtocolView) -> list[str]:
     seeds = {score.seeds.count for row in protocol.rows for score in row.scores.values()}
     count = max(seeds, default=0)
     notes = [
@@ -314,11 +314,11 @@ def _difference(first: Row, second: Row, score: str) -> Estimate:
     return paired_difference(ours, theirs, seed=BOOTSTRAP_SEED)
 
 
-def _distance_of(view: View) -> str:
+def _distance_of(view: BenchmarkView) -> str:
     return f"of the layers named …{view.config.projection}" if view.config.projection else "mean of all adapted layers"
 
 
-def _name(name: str, view: View, protocol: ProtocolView) -> str:
+def _name(name: str, view: BenchmarkView, protocol: ProtocolView) -> str:
     """The leading protocol's files have plain names."""
     suffix = "" if protocol is view.main else "-" + "".join(c if c.isalnum() else "-" for c in protocol.protocol.name)
     return f"{name}{suffix}"

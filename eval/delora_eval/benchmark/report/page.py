@@ -11,14 +11,14 @@ from typing import Any
 from markupsafe import Markup
 
 from delora_eval.benchmark.report.figures.sheets import Sheet, Strip, embed_sheets
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.benchmark.settings import generate_settings
 from delora_eval.pages.drawing import Drawing
 from delora_eval.pages.render import render_page
 from delora_eval.pages.tables import Table
 from delora_eval.pages.thumbnails import Thumbnail
 from delora_eval.scoring.judges.networks.preprocessing import Preprocessing
-from delora_eval.scoring.judges.protocols import View as EncoderView
+from delora_eval.scoring.judges.protocols import View
 from delora_eval.scoring.record.score_lines import ScoreLine, read_score_lines
 from delora_sd.config.load import to_yaml
 
@@ -36,7 +36,7 @@ class SheetView:
     anchor: str
 
 
-def render_benchmark(view: View, tables: list[Table], figures: list[Drawing], sheets: list[Sheet]) -> str:
+def render_benchmark(view: BenchmarkView, tables: list[Table], figures: list[Drawing], sheets: list[Sheet]) -> str:
     """Returns the page."""
     thumbnails = embed_sheets(sheets, beside=view.folder.path)
     shown = _with_images(sheets, thumbnails)
@@ -58,7 +58,7 @@ def render_benchmark(view: View, tables: list[Table], figures: list[Drawing], sh
     )
 
 
-def _facts(view: View) -> dict[str, str]:
+def _facts(view: BenchmarkView) -> dict[str, str]:
     """The line under the headline."""
     states = Counter(view.states.values())
     bases = sorted({str(facts["base"]["id"]) for facts in view.manifests if "id" in facts.get("base", {})})
@@ -90,7 +90,7 @@ def _with_images(sheets: list[Sheet], thumbnails: dict[Path, Thumbnail]) -> list
     ]
 
 
-def _filters(view: View, sheets: list[SheetView]) -> dict[str, list[tuple[str, str]]]:
+def _filters(view: BenchmarkView, sheets: list[SheetView]) -> dict[str, list[tuple[str, str]]]:
     """Returns {what: [(value, text)]} of the choices a reader has."""
     rows = view.main.rows if view.main else ()
     prompts = {
@@ -119,12 +119,12 @@ def _describe_protocol(protocol: Any) -> dict[str, str]:
     }
 
 
-def _describe_encoder(view: EncoderView) -> str:
+def _describe_encoder(view: View) -> str:
     preprocessing: Preprocessing | None = view.preprocessing
     return f"{view.encoder}, {preprocessing or 'as its own configuration says'}"
 
 
-def _provenance(view: View) -> dict[str, str]:
+def _provenance(view: BenchmarkView) -> dict[str, str]:
     """Versions and hashes; a value that differs between cells shows every variant."""
     found: dict[str, set[str]] = {}
     for facts in view.manifests:
@@ -149,5 +149,5 @@ def _provenance(view: View) -> dict[str, str]:
     return {key: ", ".join(sorted(values)) for key, values in found.items()} | encoders | sampling
 
 
-def _score_lines(view: View, cell: Any) -> list[ScoreLine]:
+def _score_lines(view: BenchmarkView, cell: Any) -> list[ScoreLine]:
     return read_score_lines(view.folder.run(cell).scores)

@@ -10,7 +10,7 @@ from delora_eval.benchmark.folder import BenchmarkFolder, read_plan
 from delora_eval.benchmark.report.contents import build_tables, scores_csv
 from delora_eval.benchmark.report.figures.figures import build_figures
 from delora_eval.benchmark.report.figures.sheets import build_sheets
-from delora_eval.benchmark.report.numbers.view import View, read_view
+from delora_eval.benchmark.report.numbers.view import BenchmarkView, read_view
 from delora_eval.benchmark.report.page import render_benchmark
 from delora_eval.pages.drawing import Drawing
 from delora_eval.pages.tables import Table, escape_markdown, render_csv, render_latex, render_markdown
@@ -28,7 +28,7 @@ def report_benchmark(folder: BenchmarkFolder) -> Path:
     return folder.report
 
 
-def render_summary(view: View, tables: list[Table], figures: list[Drawing]) -> str:
+def render_summary(view: BenchmarkView, tables: list[Table], figures: list[Drawing]) -> str:
     """Returns the report as Markdown; figures are files beside it."""
     lines = [f"# {escape_markdown(view.config.title)}", ""]
     if view.is_random:
@@ -43,7 +43,7 @@ def render_summary(view: View, tables: list[Table], figures: list[Drawing]) -> s
     return "\n".join(lines + [render_markdown(table) for table in tables])
 
 
-def _write(view: View) -> None:
+def _write(view: BenchmarkView) -> None:
     tables, figures = build_tables(view), build_figures(view)
     folder = view.folder
     for table in tables:

@@ -7,7 +7,7 @@ from typing import Any
 from delora_eval.benchmark.methods import FACTOR
 from delora_eval.benchmark.report.figures.map_figure import map_figure
 from delora_eval.benchmark.report.numbers.rows import SUBJECT_JUDGES, Row, RowScore, setting_label
-from delora_eval.benchmark.report.numbers.view import ProtocolView, View
+from delora_eval.benchmark.report.numbers.view import ProtocolView, BenchmarkView
 from delora_eval.pages.drawing import PANEL, SOFT, Drawing, draw, look
 
 MOST_ROWS_IN_LEGEND = 8
@@ -16,9 +16,9 @@ PLANE = "plane"
 """File name of the leading plane; those of other judges begin with it."""
 
 
-def build_figures(view: View) -> list[Drawing]:
+def build_figures(view: BenchmarkView) -> list[Drawing]:
     """Returns every figure the benchmark has data for, the plane of the two fidelities first."""
-    makers: tuple[Callable[[View, ProtocolView], Drawing | None], ...] = (
+    makers: tuple[Callable[[BenchmarkView, ProtocolView], Drawing | None], ...] = (
         sweep_figure,
         steps_figure,
         *(lambda view, protocol, method=method: map_figure(view, protocol, method) for method in _methods(view)),
@@ -27,7 +27,7 @@ def build_figures(view: View) -> list[Drawing]:
     return [drawing for drawing in [*drawings, norms_figure(view)] if drawing is not None]
 
 
-def plane_figures(view: View) -> list[Drawing]:
+def plane_figures(view: BenchmarkView) -> list[Drawing]:
     """Returns the plane for every protocol and subject judge; the reader picks. The first is the leading one's."""
     judges = [(protocol, score) for protocol in view.protocols for score in SUBJECT_JUDGES]
     judges.sort(key=lambda judge: (judge[0] is not view.main, judge[1] != view.subject_score))
@@ -35,7 +35,7 @@ def plane_figures(view: View) -> list[Drawing]:
     return [drawing for drawing in drawn if drawing is not None]
 
 
-def plane_figure(view: View, protocol: ProtocolView, score: str) -> Drawing | None:
+def plane_figure(view: BenchmarkView, protocol: ProtocolView, score: str) -> Drawing | None:
     """Subject fidelity against prompt fidelity: a point per method and checkpoint, with intervals over subjects."""
     rows = [row for row in protocol.rows if {score, "clip_t"} <= row.scores.keys()]
     if not rows:
@@ -86,7 +86,7 @@ def plane_figure(view: View, protocol: ProtocolView, score: str) -> Drawing | No
     )
 
 
-def sweep_figure(view: View, protocol: ProtocolView, scores: tuple[str, ...] = ()) -> Drawing | None:
+def sweep_figure(view: BenchmarkView, protocol: ProtocolView, scores: tuple[str, ...] = ()) -> Drawing | None:
     """Figs. 2, 5, 6: subject and prompt fidelity and distance against the factor on the learning rate."""
     scores = scores or (view.subject_score, "clip_t")
     methods = _by_method([row for row in protocol.rows if FACTOR in row.setting])
@@ -125,7 +125,7 @@ def sweep_figure(view: View, protocol: ProtocolView, scores: tuple[str, ...] = (
     )
 
 
-def steps_figure(view: View, protocol: ProtocolView, scores: tuple[str, ...] = ()) -> Drawing | None:
+def steps_figure(view: BenchmarkView, protocol: ProtocolView, scores: tuple[str, ...] = ()) -> Drawing | None:
     """Figs. 3, 8: scores and distance over training."""
     scores = scores or (view.subject_score, "clip_t")
     rows = [row for row in protocol.rows if FACTOR not in row.setting]
@@ -156,7 +156,7 @@ def steps_figure(view: View, protocol: ProtocolView, scores: tuple[str, ...] = (
     )
 
 
-def norms_figure(view: View) -> Drawing | None:
+def norms_figure(view: BenchmarkView) -> Drawing | None:
     """Fig. 4: mean column norms of the pretrained projections, by block, in both readings of "column"."""
     if not view.norms:
         return None
@@ -271,15 +271,15 @@ def _labels(protocol: ProtocolView, *scores: str) -> tuple[str, ...]:
     return tuple(f"{kinds.get(score, 'subject fidelity')} ({protocol.label(score)})" for score in scores)
 
 
-def _layer(view: View) -> str:
+def _layer(view: BenchmarkView) -> str:
     return (view.config.projection or "mean of layers").replace("_blocks", "").replace("transformer_blocks", "tb")
 
 
-def _methods(view: View) -> list[str]:
+def _methods(view: BenchmarkView) -> list[str]:
     return list(dict.fromkeys(cell.method for cell in view.cells))
 
 
-def _series(view: View, row: Row) -> int:
+def _series(view: BenchmarkView, row: Row) -> int:
     """Rows of one setting per method take the method's colour; otherwise every row has its own."""
     names = list(dict.fromkeys(cell.row for cell in view.cells))
     return names.index(row.name) if len(names) > len(_methods(view)) else _methods(view).index(row.method)

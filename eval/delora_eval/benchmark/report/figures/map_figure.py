@@ -5,12 +5,14 @@ from typing import Any
 
 from delora_eval.benchmark.methods import FACTOR
 from delora_eval.benchmark.report.numbers.rows import Row, setting_label
-from delora_eval.benchmark.report.numbers.view import ProtocolView, View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView, ProtocolView
 from delora_eval.pages.drawing import INK, SOFT, Drawing, draw
 from delora_eval.scoring.measures.metrics import FIDELITIES
 
 
-def map_figure(view: View, protocol: ProtocolView, method: str, scores: tuple[str, str] = FIDELITIES) -> Drawing | None:
+def map_figure(
+    view: BenchmarkView, protocol: ProtocolView, method: str, scores: tuple[str, str] = FIDELITIES
+) -> Drawing | None:
     """A heat map of two settings, such as lambda x learning rate, for one method: both fidelities."""
     rows = [row for row in protocol.rows if row.method == method]
     axes_names = _two_axes(rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.report.numbers.rows import Row
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.pages.thumbnails import Thumbnail, link_thumbnail, make_thumbnails
 from delora_eval.scoring.inputs.image_sets import JudgedImage, read_folder_sets, read_shown_sets
 from delora_sd.data.subjects import load_subject
@@ -59,7 +59,7 @@ class Sheet:
         return [*self.photos, *(tile.file for strip in self.strips for tile in strip.tiles if tile.file)]
 
 
-def build_sheets(view: View) -> list[Sheet]:
+def build_sheets(view: BenchmarkView) -> list[Sheet]:
     """Returns, per subject, the sheet over prompts and, where several steps were generated, the one over steps."""
     rows = list(view.main.rows) if view.main else []
     sheets, first = [], _first_cells(view)
@@ -88,7 +88,7 @@ def embed_sheets(sheets: list[Sheet], *, beside: Path) -> dict[Path, Thumbnail]:
     return shown
 
 
-def _prompt_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Cell | None]) -> Sheet:
+def _prompt_sheet(view: BenchmarkView, subject: str, rows: list[Row], cells: dict[str, Cell | None]) -> Sheet:
     numbers = view.config.sheet_prompts
     images = {row.name: _images(view, cells[row.name], row.step) for row in rows}
     known = {number: _title(image) for listed in images.values() for number, image in listed.items()}
@@ -110,7 +110,7 @@ def _prompt_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Ce
     )
 
 
-def _step_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Cell | None]) -> Sheet:
+def _step_sheet(view: BenchmarkView, subject: str, rows: list[Row], cells: dict[str, Cell | None]) -> Sheet:
     steps = sorted({step for cell in cells.values() if cell for step in cell.steps})
     number = next(iter(view.config.sheet_prompts), 0)
     strips = []
@@ -129,7 +129,7 @@ def _step_sheet(view: View, subject: str, rows: list[Row], cells: dict[str, Cell
     )
 
 
-def _first_cells(view: View) -> dict[tuple[str, str], Cell]:
+def _first_cells(view: BenchmarkView) -> dict[tuple[str, str], Cell]:
     """Returns {(row, subject): its cell of the lowest seed}: chosen by rule, never by look."""
     first: dict[tuple[str, str], Cell] = {}
     for cell in sorted(view.cells, key=lambda cell: cell.seed):
@@ -137,7 +137,7 @@ def _first_cells(view: View) -> dict[tuple[str, str], Cell]:
     return first
 
 
-def _images(view: View, cell: Cell | None, step: int | None) -> dict[int, JudgedImage]:
+def _images(view: BenchmarkView, cell: Cell | None, step: int | None) -> dict[int, JudgedImage]:
     """Returns {prompt number: the image with the lowest seed} of the cell's images of the subject at a step."""
     if cell is None:
         return {}
@@ -177,7 +177,7 @@ def _tile(image: JudgedImage | None, prompt: str) -> Tile:
     return Tile(file=image.file, prompt=_title(image), seed=image.seed)
 
 
-def _photos(view: View, cells: dict[str, Cell | None]) -> tuple[Path, ...]:
+def _photos(view: BenchmarkView, cells: dict[str, Cell | None]) -> tuple[Path, ...]:
     cell = next((cell for cell in cells.values() if cell and cell.path is None), None)
     if cell is None or cell.row not in view.train_of_rows:
         return ()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from delora_eval.benchmark.report.numbers.rows import SUBJECT_JUDGES, Row
-from delora_eval.benchmark.report.numbers.view import ProtocolView, View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView, ProtocolView
 from delora_eval.pages.tables import Table
 from delora_eval.scoring.judges.family import ASKED, FAMILY, WIDE
 from delora_eval.scoring.measures.agreement import kendall_tau
@@ -19,7 +19,7 @@ FEWEST_ROWS = 3
 """Two methods stand in one of two orders: no agreement can be told from chance."""
 
 
-def agreement_table(view: View, protocol: ProtocolView) -> Table:
+def agreement_table(view: BenchmarkView, protocol: ProtocolView) -> Table:
     """Returns each judge's order of the methods, 1 the best, and its agreement with the leading judge."""
     is_main = protocol is view.main
     lines = []
@@ -45,7 +45,9 @@ def agreement_table(view: View, protocol: ProtocolView) -> Table:
     )
 
 
-def _line(protocol: ProtocolView, score: str, values: np.ndarray, leader: np.ndarray, view: View) -> tuple[str, ...]:
+def _line(
+    protocol: ProtocolView, score: str, values: np.ndarray, leader: np.ndarray, view: BenchmarkView
+) -> tuple[str, ...]:
     better = values if SCORES[score].higher_is_better is not False else -values
     places = [1 + int((better > value).sum()) for value in better]
     tau = kendall_tau(better, leader)

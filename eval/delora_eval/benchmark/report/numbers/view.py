@@ -73,7 +73,7 @@ class ProtocolView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class BenchmarkView:
     """A benchmark as its report shows it."""
 
     config: BenchmarkConfig
@@ -154,7 +154,7 @@ class View:
         return self._distances[row.name]
 
 
-def read_view(folder: BenchmarkFolder) -> View:
+def read_view(folder: BenchmarkFolder) -> BenchmarkView:
     """Returns what is there to report. Raises UserError when the folder is no benchmark's."""
     config, plan = load_benchmark(folder), read_plan(folder)
     everything = {cell.id: cell for cell in (*plan["test"], *plan["tune"])}
@@ -165,7 +165,7 @@ def read_view(folder: BenchmarkFolder) -> View:
     for method, found in chosen.items():
         if found["score"] not in SCORES:
             raise UserError(f"{folder.chosen}: {method[:80]}: unknown score '{found['score'][:40]}'; delete the file")
-    return View(
+    return BenchmarkView(
         config=config,
         folder=folder,
         cells=cells,
@@ -180,7 +180,7 @@ def read_view(folder: BenchmarkFolder) -> View:
     )
 
 
-def row_distances(view: View, row: Row) -> dict[int, float]:
+def row_distances(view: BenchmarkView, row: Row) -> dict[int, float]:
     """Returns {step: Euclidean distance from the pretrained weight}, mean over the row's cells.
 
     Of the layer `projection` (its name or the end of it), or the mean of all adapted layers.
