@@ -7,7 +7,8 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from delora_sd.data.subjects import Subject, load_subject
+from delora_sd.data.photos import check_photo, open_photo
+from delora_sd.data.subjects import Subject, find_subject
 from delora_sd.errors import UserError
 from delora_sd.files.contents import hash_file
 from delora_sd.settings import TrainConfig
@@ -22,7 +23,23 @@ def load_run_subject(config: TrainConfig) -> Subject:
     Raises:
         UserError: what `load_subject` refuses, or photos that cannot be divided as `data.hold_out` says.
     """
-    return hold_out(load_subject(config.data), config.data.hold_out, seed=config.seed)
+    subject = find_run_subject(config)
+    for photo in subject.photos + subject.held_out:
+        open_photo(photo)
+    return subject
+
+
+def find_run_subject(config: TrainConfig) -> Subject:
+    """Returns the subject of a run by the headers of its photos; whoever decodes them next says which are damaged.
+
+    Raises:
+        UserError: what `find_subject` refuses, files that are no photos, or photos that cannot be divided as
+            `data.hold_out` says.
+    """
+    subject = find_subject(config.data)
+    for photo in subject.photos:
+        check_photo(photo)
+    return hold_out(subject, config.data.hold_out, seed=config.seed)
 
 
 def hold_out(subject: Subject, count: int, *, seed: int) -> Subject:

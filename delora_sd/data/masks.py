@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from delora_sd.data.photo_files import is_of_the_system, is_photo
-from delora_sd.data.photos import open_alpha, open_photo
+from delora_sd.data.photos import open_alpha, open_photo, upright_size
 from delora_sd.errors import UserError, nearest_name
 
 MASK_FOLDER = "masks"
@@ -69,7 +69,7 @@ def load_mask(photo: Path, mask: Path) -> Float[np.ndarray, "height width"]:
     image = open_alpha(photo) if mask == photo else _open_grey(mask)
     levels = np.asarray(image)
     values = levels.astype(np.float32) / (1 if levels.max() == 1 else 255)
-    width, height = open_photo(photo).size
+    height, width = upright_size(photo)
     if values.shape != (height, width):
         raise UserError(
             f"{mask}: {values.shape[1]} x {values.shape[0]} px, but {photo.name} is {width} x {height} px; "

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, features
@@ -86,37 +86,50 @@ def opens_as_heic(path: Path) -> bool:
         return False
 
 
-def load_photos(paths: Sequence[Path], size_px: int) -> "Float[Tensor, 'photos 3 size size']":
-    """Returns the photos as training sees them, in the order given; warns of each that is too small to be sharp."""
-    import torch
-
-    tensors = []
-    for path in paths:
-        image = open_photo(path)
-        warn_if_small(path, image, size_px)
-        tensors.append(to_tensor(to_square(image, size_px)))
-    return torch.stack(tensors)
+def check_photo(path: Path) -> None:
+    """Raises UserError for what `open_photo` refuses, as far as the header tells: no pixel is decoded."""
+    with open_header(path) as image:
+        _check_size(path, image)
+        _check_pixels(path, image)
 
 
-def crop_sizes(paths: Sequence[Path], size_px: int) -> "Int[Tensor, 'photos 6']":
-    """Returns, of each photo as `load_photos` shows it: its own height and width, top and left of the crop after the
-    photo was scaled, height and width of the crop."""
-    import torch
-
-    rows = []
-    for path in paths:
-        height, width = _upright_size(path)
-        side = min(height, width)
-        top, left = ((length - side) // 2 * size_px // side for length in (height, width))
-        rows.append([height, width, top, left, size_px, size_px])
-    return torch.tensor(rows)
-
-
-def _upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path) -> tuple[int, int]:
     """Returns (height, width) as people see the photo: a camera held on its side writes a mark, not other pixels."""
     with open_header(path) as image:
-        lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         return image.size if lies_on_its_side else image.size[::-1]
+
+
+class Square(NamedTuple):
+    """What training sees of a photo."""
+
+    image: Image.Image
+    shows: tuple[int, ...]
+    """The photo's height and width, top and left of the crop after the photo was scaled, height and width of the
+    crop: what SDXL is told about an image."""
+
+
+def load_square(path: Path, size_px: int) -> Square:
+    """Returns the photo's centred square; warns when it is too small to be sharp.
+
+    Raises:
+        UserError: as `open_photo`.
+    """
+    photo = open_photo(path)
+    warn_if_small(path, photo, size_px)
+    side = min(photo.size)
+    top, left = ((length - side) // 2 * size_px // side for length in (photo.height, photo.width))
+    return Square(to_square(photo, size_px), (photo.height, photo.width, top, left, size_px, size_px))
+
+
+def stack_squares(
+    squares: Sequence[Square],
+) -> "tuple[Float[Tensor, 'photos 3 size size'], Int[Tensor, 'photos 6']]":
+    """Returns (the squares in [-1, 1], what of each photo they show), in the order given."""
+    import torch
+
+    pixels = torch.stack([to_tensor(square.image) for square in squares])
+    return pixels, torch.tensor([square.shows for square in squares])
 
 
 def to_square(image: Image.Image, size_px: int) -> Image.Image:

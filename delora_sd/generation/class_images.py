@@ -54,11 +54,6 @@ def ensure_class_images(base: Base, model: ModelConfig, data: DataConfig, *, cla
     return folder
 
 
-def is_class_image(file: Path) -> bool:
-    """True for files of the shared cache: ours to draw again, nobody's photos."""
-    return file.parent.parent == cache_folder() / "class_images"
-
-
 def _draw(requests: list[ImageRequest], num_missing: int, sampler: Sampler, facts: dict, base: Base) -> None:
     facts = facts | {"random_weights": base.has_random_weights}
     title = f"class images '{facts['prompt']}'"

@@ -17,9 +17,8 @@ from delora_sd.progress import ProgressDisplay
 from delora_sd.settings import TrainConfig
 from delora_sd.signals import Stopped
 from delora_sd.stopwatch import time_of
-from delora_sd.training.before.door import check_config, check_resume
-from delora_sd.training.before.identity import recognise_finished, resolve_places
-from delora_sd.training.before.plan import Plan, make_plan, run_folder
+from delora_sd.training.before.door import admit
+from delora_sd.training.before.plan import Plan, make_plan, recognise_finished
 from delora_sd.training.before.preparation import prepare_data
 from delora_sd.training.loop.angular import start_directions
 from delora_sd.training.loop.loop import Session, run_loop
@@ -67,11 +66,9 @@ def train_pack(configs: list[TrainConfig]) -> list[TrainResult]:
     Raises:
         Stopped: SIGTERM or Ctrl-C came while it trained; the checkpoint of the last step is written.
     """
-    pairs = [(run_folder(config), config) for config in map(resolve_places, configs)]
+    admitted = [admit(config) for config in configs]
     unfinished = []
-    for run, config in pairs:
-        check_config(config)
-        check_resume(run, config)
+    for run, config in admitted:
         if run.is_trained_to(config.training.num_steps):
             recognise_finished(run, config)
         else:
@@ -80,7 +77,7 @@ def train_pack(configs: list[TrainConfig]) -> list[TrainResult]:
         with time_of("loading"):
             plan = make_plan(unfinished)
         _train_unfinished(plan)
-    return [_result(run, config, is_new=config in unfinished) for run, config in pairs]
+    return [_result(run, config, is_new=config in unfinished) for run, config in admitted]
 
 
 def _train_unfinished(plan: Plan) -> None:

@@ -10,8 +10,7 @@ from delora_sd.config.load import flatten, load_config, read_yaml, to_yaml
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import OptimizerConfig, TrainConfig
-from delora_sd.training.before.door import check_resume
-from delora_sd.training.before.identity import resolve_places
+from delora_sd.training.before.door import check_resume, resolve_places
 
 FIRST_EDITION = Path(__file__).parents[1] / "fixtures" / "first_edition" / "train_defaults.yaml"
 

@@ -9,7 +9,15 @@ import torch
 from PIL import Image, ImageCms
 
 from delora_sd.data.photo_files import find_photos
-from delora_sd.data.photos import MAX_PHOTO_PIXELS, load_photos, open_photo, to_square, to_tensor
+from delora_sd.data.photos import (
+    MAX_PHOTO_PIXELS,
+    load_square,
+    open_photo,
+    stack_squares,
+    to_square,
+    to_tensor,
+    upright_size,
+)
 from delora_sd.errors import UserError
 
 RED, BLUE = (200, 30, 40), (20, 40, 210)
@@ -102,17 +110,27 @@ def test_tensor_spans_minus_one_to_one():
     torch.testing.assert_close(tensor[:, 0, 0], torch.tensor([-1.0, 128 / 127.5 - 1, 1.0]))
 
 
-def test_load_photos_stacks_in_order(photo_folder: Path):
-    paths = sorted(photo_folder.iterdir())
-    assert load_photos(paths, 32).shape == (4, 3, 32, 32)
-    torch.testing.assert_close(load_photos(paths[2:3], 32)[0], load_photos(paths, 32)[2])
+def test_squares_are_stacked_in_order_and_say_what_they_show(photo_folder: Path):
+    squares = [load_square(path, 32) for path in sorted(photo_folder.iterdir())]
+    pixels, shows = stack_squares(squares)
+    assert pixels.shape == (4, 3, 32, 32)
+    torch.testing.assert_close(pixels[2], to_tensor(squares[2].image))
+    assert shows.tolist() == [[40, 48, 0, 3, 32, 32]] * 4  # (48 - 40) // 2 px cut on the left, scaled by 32 / 40
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_the_header_gives_the_size_of_the_upright_photo(orientation: int, tmp_path: Path):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.new("RGB", (48, 40)).save(tmp_path / "a.jpg", exif=exif)
+    assert upright_size(tmp_path / "a.jpg") == open_photo(tmp_path / "a.jpg").size[::-1]
 
 
 def test_small_photo_warns(photo_folder: Path):
-    paths = sorted(photo_folder.iterdir())[:1]
-    load_photos(paths, 80)
+    path = min(photo_folder.iterdir())
+    load_square(path, 80)
     with pytest.warns(UserWarning, match="48 x 40 px is under half the training size of 96 px"):
-        load_photos(paths, 96)
+        load_square(path, 96)
 
 
 def test_large_photo_is_fine(tmp_path: Path):

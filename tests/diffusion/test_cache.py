@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from delora_sd.data.photos import load_photos
+from delora_sd.data.photos import load_square, stack_squares
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.cache import PHOTO_BATCH, cache_folder, encode_photos
 from delora_sd.diffusion.parts import load_vae
@@ -48,7 +48,7 @@ def test_long_prompt_warns_with_what_is_cut(text_parts):
 
 def test_latents_are_the_posterior_times_the_scaling_factor(base, photo_folder: Path):
     vae = load_vae(base, **CPU)
-    images = load_photos(sorted(photo_folder.iterdir()), base.size_px)
+    images, _ = stack_squares([load_square(path, base.size_px) for path in sorted(photo_folder.iterdir())])
     images = torch.cat([images, images.flip(3)])[: PHOTO_BATCH + 1]
     stats = encode_photos(images, vae, base.family)
     posterior = vae.encode(images).latent_dist

@@ -1,25 +1,80 @@
-"""Everything that can be refused before a model loads."""
+"""The door: what can be refused from the settings alone, and from what a run folder says it was begun with."""
 
 import math
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from delora_sd.adapters.attach import check_known
 from delora_sd.config.deciding import is_deciding, read_run_settings, setting_apart
 from delora_sd.config.load import flatten
-from delora_sd.data.captions import photo_prompts
+from delora_sd.data.captions import BESIDE
 from delora_sd.data.prompts import class_prompt, render_prompt
-from delora_sd.data.subjects import Subject
+from delora_sd.data.subjects import MINIATURE
+from delora_sd.diffusion.bases import place_of_base
 from delora_sd.diffusion.families.table import FAMILIES
 from delora_sd.diffusion.folder_checks import check_side
 from delora_sd.errors import UserError
+from delora_sd.files.contents import absolute_place
 from delora_sd.files.run_folder import RUN_FOLDER_ROOM, RunFolder, check_length
 from delora_sd.generation.requests import check_sampling
 from delora_sd.settings import AdapterConfig, TrainConfig
-from delora_sd.training.before.identity import is_compared_by_contents, resolve_places
 from delora_sd.training.loop.angular import check_angular
 
 MAX_COUNT = 1_000_000
 """Nobody means more photos, images or denoising steps than this; a slip of the keyboard would fill the memory."""
+
+
+PLACES = {
+    "data.photos": "photos",
+    "data.dataset": "photos",
+    "data.captions": "captions",
+    "model.base": "base",
+    "adapter.peft_config": "peft_config",
+}
+"""{setting that names a place: what the manifest knows of its contents}."""
+
+
+def admit(config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
+    """Returns the run's folder and its settings, with every path absolute.
+
+    Raises:
+        UserError: settings no run could satisfy, or other ones than the folder was begun with.
+    """
+    config = resolve_places(config)
+    check_config(config)
+    run = run_folder(config)
+    check_resume(run, config)
+    return run, config
+
+
+def run_folder(config: TrainConfig) -> RunFolder:
+    return RunFolder(Path(config.output_dir).expanduser())
+
+
+def resolve_places(config: TrainConfig) -> TrainConfig:
+    """Returns the config with every path absolute, so that the run means the same from any folder; names stay names."""
+    data, peft_config = config.data, config.adapter.peft_config
+    if data.photos is not None:
+        data = replace(data, photos=absolute_place(data.photos))
+    elif data.dataset != MINIATURE:
+        data = replace(data, dataset=absolute_place(data.dataset))
+    if data.captions not in (None, BESIDE):
+        data = replace(data, captions=absolute_place(data.captions))
+    if peft_config is not None:
+        peft_config = absolute_place(peft_config)
+    return replace(
+        config,
+        data=data,
+        model=replace(config.model, base=place_of_base(config.model.base)),
+        adapter=replace(config.adapter, peft_config=peft_config),
+    )
+
+
+def is_compared_by_contents(key: str, value: Any, manifest: dict[str, Any]) -> bool:
+    """True for a setting that names a place whose contents the manifest knows: it may have moved."""
+    return isinstance(value, str) and os.path.isabs(value) and bool(manifest.get(PLACES.get(key, "")))
 
 
 def check_config(config: TrainConfig) -> None:
@@ -70,14 +125,12 @@ def _check_counts(config: TrainConfig) -> None:
     check_sampling("preview.", num_inference_steps=preview.num_inference_steps, guidance=preview.guidance)
 
 
-def check_prompts(config: TrainConfig, subject: Subject) -> None:
-    """Raises UserError for captions and preview prompts with a missing or unknown placeholder."""
-    data, class_word = config.data, subject.class_word
-    photo_prompts(data, subject)
+def check_templates(config: TrainConfig, class_word: str) -> None:
+    """Raises UserError for class captions and preview prompts with a missing or unknown placeholder."""
     if config.training.prior_weight:
-        class_prompt(data.class_template, class_word=class_word)
+        class_prompt(config.data.class_template, class_word=class_word)
     for prompt in config.preview.prompts:
-        render_prompt(prompt, identifier=data.identifier, class_word=class_word)
+        render_prompt(prompt, identifier=config.data.identifier, class_word=class_word)
 
 
 def check_pack(configs: list[TrainConfig]) -> None:

@@ -1,4 +1,4 @@
-"""Everything that is decided, and refused, before a model loads."""
+"""What a pack is made from, found, compared with what each run was begun with, and refused before a model loads."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,19 +6,30 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
+from torch import Tensor
 
 from delora_sd.adapters.attach import check_layers, with_default_layers
-from delora_sd.data.masks import load_square_mask
+from delora_sd.config.deciding import read_run_settings
+from delora_sd.config.load import flatten, to_yaml
+from delora_sd.config.overlay import with_settings
+from delora_sd.data.captions import photo_prompts
+from delora_sd.data.held_out import find_run_subject
+from delora_sd.data.masks import find_masks, load_square_mask
+from delora_sd.data.photos import Square, load_square, open_photo
+from delora_sd.data.recorded import recognise_subject
+from delora_sd.data.subjects import MINIATURE, Subject
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.families.family import Base
 from delora_sd.diffusion.parts import load_denoiser, resolve_device, resolve_dtype
 from delora_sd.errors import UserError
-from delora_sd.files.run_folder import RunFolder
+from delora_sd.files.contents import check_base, hash_file, hash_file_once
+from delora_sd.files.run_folder import RunFolder, write_text
 from delora_sd.generation.class_images import NUM_INFERENCE_STEPS as CLASS_IMAGE_STEPS
-from delora_sd.settings import ModelConfig, TrainConfig, TrainingConfig
-from delora_sd.training.before.door import check_pack, check_prompts
-from delora_sd.training.before.identity import find_same_masks, find_same_prompts, load_same_subject, recognise_base
+from delora_sd.settings import DataConfig, ModelConfig, TrainConfig, TrainingConfig
+from delora_sd.training.before.door import PLACES, check_pack, check_templates, resolve_places, run_folder
 from delora_sd.training.loop.member import Member
+
+_ADVICE = "bring back what it was begun with, or use another output_dir"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +42,8 @@ class Plan:
     dtype: torch.dtype
     """Of the frozen base."""
     size_px: int
+    photos: dict[Path, Square]
+    """Every trained photo, decoded once for all members; {} again as soon as the latents are cached."""
 
     @property
     def model(self) -> ModelConfig:
@@ -43,10 +56,6 @@ class Plan:
         return self.members[0].config.training
 
 
-def run_folder(config: TrainConfig) -> RunFolder:
-    return RunFolder(Path(config.output_dir).expanduser())
-
-
 def make_plan(configs: list[TrainConfig]) -> Plan:
     """Returns the pack of these runs; what no model is needed for is checked here.
 
@@ -57,8 +66,8 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
     members = []
     for position, config in enumerate(configs):
         run = run_folder(config)
-        subject = load_same_subject(run, config)
-        check_prompts(config, subject)
+        subject = find_same_subject(run, config)
+        check_templates(config, subject.class_word)
         members.append(
             Member(
                 position=position,
@@ -73,8 +82,9 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
     base = find_base(model)
     for member in members:
         recognise_base(member.run, member.config, base)
-        for photo, mask in zip(member.subject.photos, member.masks, strict=bool(member.masks)):
-            load_square_mask(photo, mask, base.latent_side)
+        member.inside = _load_masks(member, base.latent_side)
+    size_px = model.size_px or base.size_px
+    photos = _load_photos(members, size_px)
     for steps in (CLASS_IMAGE_STEPS, configs[0].preview.num_inference_steps):
         base.family.solver(base, steps, device="cpu")
     shapes = load_denoiser(base, device="meta", dtype=torch.float32)
@@ -88,8 +98,28 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
         base=base,
         accelerator=accelerator,
         dtype=resolve_dtype(model.dtype, accelerator.device),
-        size_px=model.size_px or base.size_px,
+        size_px=size_px,
+        photos=photos,
     )
+
+
+def _load_photos(members: list[Member], size_px: int) -> dict[Path, Square]:
+    """Returns the trained photos as training sees them; those that are only held out are decoded to see that they can.
+
+    8 bits a channel: 0.8 MB for a photo at 512 px.
+    """
+    trained = dict.fromkeys(photo for member in members for photo in member.subject.photos)
+    for photo in sorted({photo for member in members for photo in member.subject.held_out} - trained.keys()):
+        open_photo(photo)
+    return {photo: load_square(photo, size_px) for photo in trained}
+
+
+def _load_masks(member: Member, side: int) -> Tensor | None:
+    """Returns how much of each cell of each photo's latent is the subject, (photos, side, side); None without masks."""
+    if not member.masks:
+        return None
+    pairs = zip(member.subject.photos, member.masks, strict=True)
+    return torch.stack([torch.from_numpy(load_square_mask(photo, mask, side)) for photo, mask in pairs])
 
 
 def make_accelerator(config: TrainConfig, run: RunFolder) -> Accelerator:
@@ -118,3 +148,84 @@ def make_accelerator(config: TrainConfig, run: RunFolder) -> Accelerator:
     if tracker != "none":
         accelerator.init_trackers("delora_sd")
     return accelerator
+
+
+def find_same_subject(run: RunFolder, config: TrainConfig) -> Subject:
+    """Returns the subject of the settings, as the run knows it when it has begun.
+
+    Raises:
+        UserError: photos that cannot be used, or the run was begun with others.
+    """
+    return recognise_subject(run, find_run_subject(config), advice=_ADVICE)
+
+
+def find_same_masks(run: RunFolder, config: TrainConfig, subject: Subject) -> tuple[Path, ...]:
+    """Returns each trained photo's mask, as the run was begun with; () when the loss counts every place alike.
+
+    Raises:
+        UserError: a photo without a mask, or the run was begun with others.
+    """
+    if config.training.outside_weight == 1:
+        return ()
+    masks = find_masks(subject.photos)
+    recorded = [contents for _, contents in sorted(run.read_manifest().get("masks", {}).items())]
+    for photo, mask, before in zip(subject.photos, masks, recorded, strict=False):
+        if hash_file_once(mask) != before:
+            raise UserError(f"{mask}: not the mask of {photo.name} that {run.path} was begun with; {_ADVICE}")
+    return masks
+
+
+def find_same_prompts(run: RunFolder, config: TrainConfig, subject: Subject) -> tuple[str, ...]:
+    """Returns what each photo is trained with, or the one text for all, as the run was begun with.
+
+    Raises:
+        UserError: captions that cannot be used, or the run was begun with others.
+    """
+    prompts = photo_prompts(config.data, subject)
+    recorded = [text for _, text in sorted(run.read_manifest().get("captions", {}).items())]
+    for photo, now, before in zip(subject.photos, prompts, recorded, strict=False):
+        if now != before:
+            raise UserError(f"caption of {photo.name}: '{now}', but {run.path} was begun with '{before}'; {_ADVICE}")
+    return prompts
+
+
+def recognise_base(run: RunFolder, config: TrainConfig, base: Base) -> None:
+    """Raises UserError when the run was begun on a base, or with a PEFT configuration, of other contents."""
+    check_base(run, name=base.name, fingerprint=base.fingerprint, advice=_ADVICE)
+    known, file = run.read_manifest().get("peft_config"), config.adapter.peft_config
+    if known and file is not None and hash_file(Path(file)) != known:
+        raise UserError(f"adapter.peft_config={file}: not the file that {run.path} was begun with; {_ADVICE}")
+
+
+def recognise_finished(run: RunFolder, config: TrainConfig) -> None:
+    """Compares what a finished run was made from, as far as it is still there, and remembers where it moved to.
+
+    Raises:
+        UserError: other photos or another base than the run was made from.
+    """
+    before = resolve_places(read_run_settings(run.config))
+    if config.data != before.data or _photo_folder(config.data).is_dir():
+        subject = find_same_subject(run, config)
+        find_same_masks(run, config, subject)
+        find_same_prompts(run, config, subject)
+    try:
+        base = find_base(replace(config.model, offline=True))  # nothing is fetched to say that nothing is left to do
+    except UserError:
+        if config.model.base != before.model.base:
+            raise
+    else:
+        recognise_base(run, config, base)
+    old, new = flatten(before), flatten(config)
+    if moved := {key: new[key] for key in PLACES if new[key] != old[key]}:
+        with run.lock():
+            write_text(run.config, to_yaml(with_settings(before, moved, source="places")))
+
+
+def _photo_folder(data: DataConfig) -> Path:
+    if data.photos is not None:
+        return Path(data.photos)
+    if data.dataset == MINIATURE:
+        from delora_sd.miniature import SUBJECTS_FOLDER
+
+        return SUBJECTS_FOLDER
+    return Path(data.dataset) / (data.subject or "")

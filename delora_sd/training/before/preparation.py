@@ -6,15 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from delora_sd.data.masks import load_square_mask
-from delora_sd.data.photos import crop_sizes, load_photos
+from delora_sd.data.photos import Square, load_square, stack_squares
 from delora_sd.data.prompts import class_prompt
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.cache import LatentStats, embed_texts, encode_photos
 from delora_sd.diffusion.families.family import Base
 from delora_sd.diffusion.parts import load_vae
 from delora_sd.errors import UserError
-from delora_sd.generation.class_images import ensure_class_images, is_class_image
+from delora_sd.generation.class_images import ensure_class_images
 from delora_sd.settings import TrainConfig
 from delora_sd.stopwatch import time_of
 from delora_sd.training.before.plan import Plan
@@ -40,17 +39,15 @@ def prepare_data(plan: Plan) -> None:
             captions=tuple(captions[text] for text in member.prompts),
             class_images=latents[files] if files else None,
             class_caption=captions[_class_caption(member)] if files else None,
-            photo_weights=_photo_weights(member, plan.base.latent_side),
+            photo_weights=_photo_weights(member),
         )
 
 
-def _photo_weights(member: Member, side: int) -> Tensor | None:
+def _photo_weights(member: Member) -> Tensor | None:
     """1 in the subject, `training.outside_weight` around it, between the two where a cell holds both; (n, 1, h, w)."""
-    if not member.masks:
+    if member.inside is None:
         return None
-    pairs = zip(member.subject.photos, member.masks, strict=True)
-    inside = torch.stack([torch.from_numpy(load_square_mask(photo, mask, side)) for photo, mask in pairs])
-    return (inside + member.config.training.outside_weight * (1 - inside)).unsqueeze(1)
+    return (member.inside + member.config.training.outside_weight * (1 - member.inside)).unsqueeze(1)
 
 
 def _class_files(config: TrainConfig, subject: Subject, base: Base) -> tuple[Path, ...]:
@@ -72,16 +69,15 @@ def _encode(
     vae = load_vae(plan.base, device=device, dtype=plan.dtype)
     encoded = {}
     for files in photo_sets:
-        images, sizes = _load(files, plan.size_px)
+        squares = [plan.photos.get(file) or _load_class_image(file, plan.size_px) for file in files]
+        images, sizes = stack_squares(squares)
         encoded[files] = encode_photos(images, vae, plan.base.family, sizes)
+    plan.photos.clear()
     return encoded
 
 
-def _load(files: tuple[Path, ...], size_px: int) -> tuple[Tensor, Tensor]:
-    """Returns (images, what of each photo they show)."""
+def _load_class_image(file: Path, size_px: int) -> Square:
     try:
-        return load_photos(files, size_px), crop_sizes(files, size_px)
+        return load_square(file, size_px)
     except UserError as error:
-        if not is_class_image(files[0]):
-            raise
         raise UserError(f"{error}; it is a class image: delete it, the same command draws it again") from None

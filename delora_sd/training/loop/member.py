@@ -45,6 +45,8 @@ class Member:
     """What its photos are trained with: one text each, or one for all."""
     masks: tuple[Path, ...] = ()
     """Of the subject's photos, in their order; () when every place of a photo counts alike."""
+    inside: Float[Tensor, "photos height width"] | None = None
+    """How much of each cell of each photo's latent is the subject; None without masks."""
     data: CellData = field(init=False)
     """What it sees: set before the loop, by preparation."""
     adapter: Trainable = field(init=False)

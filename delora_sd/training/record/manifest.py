@@ -10,7 +10,7 @@ import torch
 from delora_sd import __version__
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.families.family import Base
-from delora_sd.files.contents import hash_file
+from delora_sd.files.contents import hash_file, hash_file_once
 from delora_sd.files.run_folder import FORMAT_VERSION
 from delora_sd.files.versions import package_version
 from delora_sd.settings import TrainConfig
@@ -45,7 +45,7 @@ def describe_run(
             "captions": dict(zip((photo.name for photo in subject.photos), prompts, strict=True))
             if config.data.captions
             else {},
-            "masks": {photo.name: hash_file(mask) for photo, mask in zip(subject.photos, masks, strict=bool(masks))},
+            "masks": {photo.name: hash_file_once(mask) for photo, mask in zip(subject.photos, masks, strict=bool(masks))},
             "peft_config": hash_file(Path(peft_config)) if peft_config else None,
             "trainable_parameters": trainable_parameters,
         }
@@ -77,7 +77,7 @@ def describe_making(config: TrainConfig, base: Base) -> dict[str, Any]:
 
 
 def _hash_photos(photos: tuple[Path, ...]) -> dict[str, str]:
-    return {photo.name: hash_file(photo) for photo in photos}
+    return {photo.name: hash_file_once(photo) for photo in photos}
 
 
 def device_name() -> str:

@@ -11,6 +11,7 @@ from delora_sd.diffusion.text.clip import encode_prompts, load_text_encoder
 from delora_sd.errors import UserError
 from delora_sd.settings import DataConfig, ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training import recipe
+from delora_sd.training.before.door import resolve_places
 from delora_sd.training.before.plan import make_plan
 from delora_sd.training.before.preparation import prepare_data
 from delora_sd.training.loop.batches import assemble_batch, draw_step
@@ -30,7 +31,7 @@ def config(tiny_sd: Path, photo_folder: Path, tmp_path: Path) -> TrainConfig:
 
 
 def test_every_sample_is_conditioned_on_the_caption_of_its_photo(config: TrainConfig):
-    plan = make_plan([recipe.resolve_places(config)])
+    plan = make_plan([resolve_places(config)])
     prepare_data(plan)
     data = plan.members[0].data
     objective = plan.base.family.objective(plan.base, config.training, torch.device("cpu"))

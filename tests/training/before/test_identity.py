@@ -17,7 +17,8 @@ from delora_sd.files.contents import hash_file
 from delora_sd.files.run_folder import RunFolder, read_json, read_lines, write_json
 from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training import recipe
-from delora_sd.training.before.identity import recognise_base, resolve_places
+from delora_sd.training.before.door import resolve_places
+from delora_sd.training.before.plan import recognise_base
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from PIL import Image
 from delora_sd.errors import UserError
 from delora_sd.settings import DataConfig, ModelConfig, TrainConfig, TrainingConfig
 from delora_sd.training import recipe
+from delora_sd.training.before.door import resolve_places
 from delora_sd.training.before.plan import make_plan
 from delora_sd.training.before.preparation import prepare_data
 
@@ -38,7 +39,7 @@ def write_mask(file: Path, *, left: int, size: tuple[int, int] = (48, 40)) -> No
 
 
 def test_each_place_of_the_latent_weighs_what_its_mask_says(config: TrainConfig):
-    plan = make_plan([recipe.resolve_places(config)])
+    plan = make_plan([resolve_places(config)])
     prepare_data(plan)
     (member,) = plan.members
     weights, side = member.data.photo_weights, plan.base.latent_side
@@ -50,7 +51,7 @@ def test_each_place_of_the_latent_weighs_what_its_mask_says(config: TrainConfig)
 
 
 def test_without_the_setting_masks_weigh_nothing_and_need_not_be_there(config: TrainConfig):
-    plan = make_plan([recipe.resolve_places(replace(config, training=replace(config.training, outside_weight=1.0)))])
+    plan = make_plan([resolve_places(replace(config, training=replace(config.training, outside_weight=1.0)))])
     prepare_data(plan)
     assert plan.members[0].data.photo_weights is None
 
