@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from delora_sd.adapters import attach as delegated
+from delora_sd.adapters import attach
 from delora_sd.adapters.exchange.plain_lora.reading import PlainLayer, read_plain_lora, warn_of_unused
 from delora_sd.adapters.exchange.stored.formats import OWN_TYPE, load_adapter, read_adapter_config
 from delora_sd.adapters.exchange.stored.inputs import find_adapter
@@ -38,7 +38,7 @@ def load_updates(path: Path, unet: nn.Module) -> dict[str, Update]:
     config = read_adapter_config(path)
     if has_own_formula(config):
         return _adapter_updates(load_adapter(path), unet, source=path)
-    return delegated.load_updates(path, unet)
+    return attach.load_updates(path, unet)
 
 
 def has_own_formula(config: dict[str, Any]) -> bool:
