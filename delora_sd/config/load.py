@@ -118,16 +118,27 @@ def _read_words(file: str | Path) -> Any:
 
 def _parse_yaml(text: str) -> Any:
     """Returns dicts, lists, `Word`s and quoted `str`s; {} for an empty text."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.BaseLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise _refusal(f"nested deeper than {MAX_DEPTH}", event)
-        if isinstance(event, yaml.AliasEvent):
-            raise _refusal("aliases (*name) are not accepted; write the value out", event)
-    node = yaml.compose(text, Loader=yaml.BaseLoader)
+    node = yaml.compose(text, Loader=_Loader)
     words = {} if node is None else _words(node)
     return {} if isinstance(words, Word) and words == "" else words
+
+
+class _Loader(yaml.BaseLoader):
+    """Refuses, before it reads on, what no settings file needs: deep nesting and aliases."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _refusal("aliases (*name) are not accepted; write the value out", event)
+        is_collection = isinstance(event, yaml.CollectionStartEvent)
+        self.depth += is_collection
+        if self.depth > MAX_DEPTH:
+            raise _refusal(f"nested deeper than {MAX_DEPTH}", event)
+        node = super().compose_node(parent, index)
+        self.depth -= is_collection
+        return node
 
 
 def _words(node: yaml.Node) -> Any:
