@@ -12,9 +12,10 @@ from bad_inputs import folders, judges, models, photos, prompts, settings
 from bad_inputs.case import Case, World, snapshot
 
 from delora_sd.cli.main import main
+from delora_sd.files.run_folder import read_json
 
 REFUSED = [case for area in (photos, settings, models, prompts, folders, judges) for case in area.REFUSED]
-ACCEPTED = [case for area in (photos, settings, prompts) for case in area.ACCEPTED]
+ACCEPTED = [case for area in (settings, prompts) for case in area.ACCEPTED]
 
 
 def named(cases: list[Case]) -> dict:
@@ -47,6 +48,14 @@ def test_odd_input_works(case: Case, world: World, capsys):
     errors = capsys.readouterr().err
     assert code == 0, errors
     assert all(part in errors for part in case.says), errors
+
+
+def test_photos_of_every_odd_kind_train_together_and_none_is_left_out(world: World, capsys):
+    for name, content in photos.ODD.items():
+        world.path(f"photos/{name}", content())
+    code = main(world.train(f"data.photos={world.folder / 'photos'}"))
+    assert (code, capsys.readouterr().err.count("warning")) == (0, 0)
+    assert len(read_json(world.out / "manifest.json")["photos"]) == len(photos.ODD)
 
 
 @pytest.mark.parametrize("flags", [(), ("--debug",)])
