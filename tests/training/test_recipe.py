@@ -151,16 +151,16 @@ def test_longer_training_goes_on_from_where_the_shorter_one_ended(config: TrainC
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_finished_run_is_left_alone(config: TrainConfig, monkeypatch: pytest.MonkeyPatch):
-    recipe.train(config)
+def test_finished_run_is_left_alone(config: TrainConfig, undisturbed: Callable, monkeypatch: pytest.MonkeyPatch):
+    config = undisturbed(config)
     before = {file: file.stat().st_mtime_ns for file in Path(config.output_dir).rglob("*") if file.is_file()}
     monkeypatch.setattr(recipe, "_train_unfinished", pytest.fail)
     recipe.train(config)
     assert before == {file: file.stat().st_mtime_ns for file in Path(config.output_dir).rglob("*") if file.is_file()}
 
 
-def test_changed_settings_are_refused_on_resume(config: TrainConfig):
-    recipe.train(with_training(config, num_steps=2))
+def test_changed_settings_are_refused_on_resume(config: TrainConfig, undisturbed: Callable):
+    config = undisturbed(config)
     with pytest.raises(UserError, match=r"begun with adapter.rank=2, now it is 1"):
         recipe.train(replace(config, adapter=replace(config.adapter, rank=1, init="zero_up")))
 
@@ -181,9 +181,8 @@ def test_pack_writes_the_same_files_as_single_runs(config: TrainConfig, undistur
         assert_same_training(each, undisturbed(each))
 
 
-def test_pack_goes_on_with_its_unfinished_runs(config: TrainConfig, tmp_path: Path):
-    first, second = (replace(config, seed=seed, output_dir=str(tmp_path / f"run-{seed}")) for seed in (0, 1))
-    recipe.train(first)
+def test_pack_goes_on_with_its_unfinished_runs(config: TrainConfig, undisturbed: Callable):
+    first, second = undisturbed(config), replace(config, seed=1)
     results = recipe.train_pack([first, second])
     assert [result.step for result in results] == [6, 6]
 
@@ -311,7 +310,6 @@ def test_held_out_photos_leave_no_trace_in_the_adapter(config: TrainConfig, tmp_
     assert any(not torch.allclose(tensor, whole[name], atol=1e-3) for name, tensor in ours.items())
 
 
-def test_another_number_of_held_out_photos_is_another_run(config: TrainConfig):
-    recipe.train(with_training(config, num_steps=2))
+def test_another_number_of_held_out_photos_is_another_run(config: TrainConfig, undisturbed: Callable):
     with pytest.raises(UserError, match=r"data\.hold_out=0, now it is 1"):
-        recipe.train(replace(with_training(config, num_steps=2), data=replace(config.data, hold_out=1)))
+        recipe.train(replace(undisturbed(config), data=replace(config.data, hold_out=1)))
