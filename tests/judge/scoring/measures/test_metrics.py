@@ -165,7 +165,8 @@ def test_pres_compares_class_images_with_the_subjects_photos(eight_images):
 def test_context_and_class_accuracy_count_images_whose_own_text_wins():
     texts = torch.eye(3)
     clip = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1, 0], [0.2, 0.1, 1.0]]), dim=1)
-    classes = torch.stack([texts, -texts])
+    other = torch.tensor([[-1.0, 0, 0], [0, 0, 1], [0, 0, -1]])  # of another class: it wins the second prompt
+    classes = torch.stack([texts, other, -texts])
     images = EmbeddedImages(
         dino=clip, clip=clip, prompts=torch.tensor([0, 1]), texts=texts, class_texts=classes, own_class=0
     )
@@ -173,7 +174,7 @@ def test_context_and_class_accuracy_count_images_whose_own_text_wins():
     assert clip_t.total.value == pytest.approx((clip[0, 0] + clip[1, 1]).item() / 2, abs=1e-6)
     assert context.total.value == 0.5
     assert context.details == {"candidates": 3}
-    assert of_class.total.value == 1.0
+    assert of_class.total.value == 0.5
 
 
 def test_a_tie_between_texts_counts_as_a_miss():
