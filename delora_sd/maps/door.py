@@ -15,8 +15,7 @@ from delora_sd.maps.dataset import MINIATURE
 from delora_sd.maps.encoder import CONTROL_FOLDER
 from delora_sd.maps.settings import MapTrainConfig
 from delora_sd.settings import AdapterConfig, PreviewConfig, TrainConfig
-from delora_sd.training.before.door import check_config
-from delora_sd.training.before.identity import resolve_places
+from delora_sd.training.before.door import check_config, resolve_places
 
 TARGETS = {"attention": ATTENTION, "attention+geglu": (*ATTENTION, "ff.net.0.proj")}
 """OFT's target set is the second: its `{"CrossAttention", "Attention", "GEGLU"}`, but not `ff.net.2`."""

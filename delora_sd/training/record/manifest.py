@@ -45,7 +45,9 @@ def describe_run(
             "captions": dict(zip((photo.name for photo in subject.photos), prompts, strict=True))
             if config.data.captions
             else {},
-            "masks": {photo.name: hash_file_once(mask) for photo, mask in zip(subject.photos, masks, strict=bool(masks))},
+            "masks": {
+                photo.name: hash_file_once(mask) for photo, mask in zip(subject.photos, masks, strict=bool(masks))
+            },
             "peft_config": hash_file(Path(peft_config)) if peft_config else None,
             "trainable_parameters": trainable_parameters,
         }
