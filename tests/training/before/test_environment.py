@@ -9,7 +9,7 @@ from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.sources import hash_adapter
 from delora_sd.settings import TrainConfig
-from delora_sd.training.before.plan import _accelerator
+from delora_sd.training.before.plan import make_accelerator
 from delora_sd.training.before.preparation import _load_class_image
 
 
@@ -25,7 +25,7 @@ def test_variables_of_accelerate_change_no_gradient(variables: dict, monkeypatch
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = _accelerator(TrainConfig(), RunFolder(tmp_path))
+    accelerator = make_accelerator(TrainConfig(), RunFolder(tmp_path))
     assert (accelerator.gradient_accumulation_steps, accelerator.mixed_precision) == (1, "no")
 
 
