@@ -25,7 +25,7 @@ from delora_eval.benchmark.run.workers.choose import check_choice, choose_settin
 from delora_eval.benchmark.run.workers.claims import Claims
 from delora_eval.benchmark.run.workers.norms import write_weight_norms
 from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings
-from delora_sd.data.held_out import load_run_subject
+from delora_sd.data.held_out import find_run_subject, load_run_subject
 from delora_sd.data.recorded import recognise_subject
 from delora_sd.errors import UserError, nearest_name
 from delora_sd.files.leftovers import remove_leftovers
@@ -102,7 +102,7 @@ def _check_photos(bench: Bench, cells: list[Cell], subjects: set[str]) -> None:
     for cell in cells:
         run = bench.folder.run(cell)
         if cell.train and cell.subject in subjects and run.manifest.exists():
-            recognise_subject(run, load_run_subject(cell.train), advice=advice)
+            recognise_subject(run, find_run_subject(cell.train), advice=advice)
 
 
 def share_cells(index: int, count: int, *, owner: str | None = None) -> RunCells:
