@@ -8,7 +8,7 @@ from PIL import Image
 
 from delora_eval.benchmark.report.figures.sheets import Sheet, build_sheets
 from delora_eval.benchmark.report.numbers.rows import Row
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_sd.data.photos import open_photo
 
 NUM_PHOTOS = 3
@@ -16,7 +16,7 @@ NUM_SUBJECTS = 3
 TILE_PX, GAP_PX, MIDDLE_PX = 96, 4, 24
 
 
-def showcase_sheets(view: View, row: Row) -> list[Sheet]:
+def showcase_sheets(view: BenchmarkView, row: Row) -> list[Sheet]:
     """Returns the sheets of the subjects whose scores are nearest the row's median: neither the best nor the worst."""
     by_score = sorted(row.scores["dino"].by_subject, key=row.scores["dino"].by_subject.get)
     first = (len(by_score) - NUM_SUBJECTS) // 2

@@ -18,7 +18,7 @@ from delora_eval.benchmark.report.numbers.rows import (
     show_seconds,
 )
 from delora_eval.benchmark.report.numbers.times import time_table
-from delora_eval.benchmark.report.numbers.view import ProtocolView, BenchmarkView
+from delora_eval.benchmark.report.numbers.view import BenchmarkView, ProtocolView
 from delora_eval.pages.tables import Table
 from delora_eval.scoring.measures.metrics import SCORES
 from delora_eval.scoring.measures.statistics import Estimate, paired_difference

@@ -7,7 +7,7 @@ from typing import Any
 from delora_eval.benchmark.methods import FACTOR
 from delora_eval.benchmark.report.figures.map_figure import map_figure
 from delora_eval.benchmark.report.numbers.rows import SUBJECT_JUDGES, Row, RowScore, setting_label
-from delora_eval.benchmark.report.numbers.view import ProtocolView, BenchmarkView
+from delora_eval.benchmark.report.numbers.view import BenchmarkView, ProtocolView
 from delora_eval.pages.drawing import PANEL, SOFT, Drawing, draw, look
 
 MOST_ROWS_IN_LEGEND = 8

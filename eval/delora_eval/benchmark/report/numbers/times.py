@@ -3,7 +3,7 @@
 from typing import Any
 
 from delora_eval.benchmark.folder import profile_file
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.benchmark.settings import generate_settings
 from delora_eval.pages.tables import Table
 from delora_sd.errors import UserError
@@ -17,7 +17,7 @@ ARITHMETIC = ("training arithmetic", "conditioning", "drawing", "decoding", "jud
 _ADVICE = "delete it; it is written again where a cell is computed"
 
 
-def time_table(view: View) -> Table:
+def time_table(view: BenchmarkView) -> Table:
     """Seconds of a cell by stage and part, their share, and the floor: operations at the rate of a large product."""
     profiles = [profile for cell in view.cells if (profile := _read(profile_file(view.folder.run(cell))))]
     totals: dict[tuple[str, str], float] = {}
@@ -52,7 +52,7 @@ def _line(stage: str, name: str, seconds: float, whole: float, floor: float | No
     return (stage, name, f"{seconds:.2f}", f"{seconds / max(whole, 1e-9):.1%}", "" if floor is None else f"{floor:.2f}")
 
 
-def _floors(view: View) -> dict[str, float]:
+def _floors(view: BenchmarkView) -> dict[str, float]:
     """Returns {part: seconds of a mean cell that its operations take at the measured rate}."""
     facts = _read_floor(view)
     cells = [cell for cell in view.cells if cell.path is None]
@@ -82,7 +82,7 @@ def _samples(training: TrainingConfig) -> int:
     return training.num_steps * training.batch_size * (2 if training.prior_weight else 1)
 
 
-def _read_floor(view: View) -> dict[str, Any]:
+def _read_floor(view: BenchmarkView) -> dict[str, Any]:
     file, fields = view.folder.profile, dict.fromkeys(("flops_per_second", "unet_flops", "decoder_flops"), float)
     return check_record(read_json(file), fields, source=str(file), advice=_ADVICE) if file.exists() else {}
 
