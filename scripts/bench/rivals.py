@@ -143,7 +143,7 @@ def train_plainly(job: Job, folder: Path, attach: Callable, save: Callable) -> C
     """
     import torch
 
-    from delora_sd.data.photos import load_photos
+    from delora_sd.data.photos import load_square, stack_squares
     from delora_sd.diffusion.bases import find_base
     from delora_sd.diffusion.cache import cast_conditions, square_sizes, stack_conditions
     from delora_sd.diffusion.parts import load_denoiser, load_text, load_vae, resolve_device, resolve_dtype
@@ -158,7 +158,7 @@ def train_plainly(job: Job, folder: Path, attach: Callable, save: Callable) -> C
     objective = family.objective(base, TrainingConfig(), device)
     attached, parameters = attach(unet, job.rank)
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=1e-2)
-    photos = load_photos([Path(file) for file in job.photos], base.size_px)
+    photos, _ = stack_squares([load_square(Path(file), base.size_px) for file in job.photos])
     caption, ends = f"a photo of {IDENTIFIER} {job.class_word}", []
     for step in range(job.steps):
         chosen = photos[[(step * job.batch + place) % len(photos) for place in range(job.batch)]]
