@@ -23,6 +23,7 @@ MINIATURE = "miniature"
 _EXTRAS = {
     "track": "training curves in TensorBoard or wandb",
     "cluster": "benchmarks on a Ray cluster",
+    "maps": "FID and KID of images from semantic maps",
     "quantize": "frozen weights in 8 or 4 bits",
     "adamw8bit": "optimizer state in 8 bits (GPU)",
     "test": "the project's tests",

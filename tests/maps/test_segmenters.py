@@ -95,3 +95,26 @@ def test_the_conversion_keeps_every_tensor_and_refuses_another_network(tmp_path:
     model.load_state_dict(tensors)
     with pytest.raises(SystemExit, match="not UperNet-101"):
         convert_upernet.convert(files[0], files[0], tmp_path / "wrong.safetensors")
+
+
+def test_inception_is_read_from_safetensors_and_sees_what_torch_fidelity_sees(tmp_path: Path, monkeypatch):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Inception
+
+    from delora_eval.maps.features import load_features
+    from delora_sd.files.tensors import write_tensors
+
+    with monkeypatch.context() as patch, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        patch.setattr(Inception, "load_state_dict", lambda self, state: None)
+        patch.setattr(torch, "load", lambda *_, **__: {})
+        theirs = Inception("inception", ["2048"], feature_extractor_weights_path="none")
+    file = tmp_path / "inception.safetensors"
+    write_tensors(file, theirs.state_dict(), {})
+    name, look = load_features(MapJudgeConfig(inception=str(file), device="cpu"), "segformer-b4")
+    images = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8)) for i in range(2)]
+    expected = theirs(torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2))[0]
+    assert name.startswith("Inception") and np.array_equal(look(images), expected.double().numpy())
+    write_tensors(file, {"a": torch.zeros(1)}, {})
+    with pytest.raises(UserError, match="not the weights of FID's Inception"):
+        load_features(MapJudgeConfig(inception=str(file)), "segformer-b4")
+    assert load_features(MapJudgeConfig(), "segformer-b4") is None, "no Inception, no distances"

@@ -70,6 +70,23 @@ def test_a_frozen_encoder_stays_what_it_was_and_an_encoder_alone_has_no_adapter(
     assert manifest["trainable_parameters"] == manifest["control_parameters"]
 
 
+def test_a_controlnet_folder_is_where_training_starts(common: list[str], tiny_sd: Path, tmp_path: Path):
+    from diffusers import ControlNetModel, UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(tiny_sd / "unet", use_safetensors=True, local_files_only=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32))
+    torch.nn.init.normal_(controlnet.controlnet_cond_embedding.conv_out.weight, std=0.02)
+    controlnet.save_pretrained(tmp_path / "controlnet")
+    given = ["control.encoder=pretrained", f"control.checkpoint={tmp_path / 'controlnet'}", "training.num_steps=1"]
+    theirs = controlnet.controlnet_cond_embedding.state_dict()
+    for is_trained in (False, True):
+        more = [f"output_dir={tmp_path / str(is_trained)}", f"control.trained={is_trained}"]
+        ours = load_file(train_maps(settings(common, *given, *more)).path / ENCODER)
+        assert ours.keys() == theirs.keys() and are_equal(ours, theirs) is not is_trained
+
+
 def test_the_encoders_rate_is_capped_and_the_adapters_is_not(common: list[str], tmp_path: Path):
     steps = ["training.num_steps=1", "optimizer.weight_decay=0"]
     run = train_maps(settings(common, f"output_dir={tmp_path / 'capped'}", "control.max_lr=1e-5", *steps))
