@@ -5,7 +5,6 @@ al. 2023): no copy of the UNet, no residuals.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, UInt8
@@ -19,9 +18,6 @@ from delora_sd.files.tensors import read_tensors, refuse_pickle, write_tensors
 from delora_sd.maps.palette import PALETTE_FILE, Palette, parse_palette
 from delora_sd.maps.settings import ControlConfig
 from delora_sd.random_streams import stream_generator
-
-if TYPE_CHECKING:
-    from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 
 CONTROL_FOLDER = "control"
 """Beside the adapter, in a run folder and in every checkpoint."""
@@ -39,7 +35,7 @@ _CONTROLNET_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_m
 class ControlEncoder(nn.Module):
     """Maps to what is added to the output of the UNet's first convolution; fp32."""
 
-    def __init__(self, block: "ControlNetConditioningEmbedding", palette: Palette):
+    def __init__(self, block: nn.Module, palette: Palette):
         super().__init__()
         self.block = block
         self.palette = palette
@@ -85,7 +81,7 @@ def encoder_widths(base: Base) -> tuple[int, ...]:
     return WIDTHS[: num_halvings + 1]
 
 
-def _new_block(widths: tuple[int, ...], channels: int) -> "ControlNetConditioningEmbedding":
+def _new_block(widths: tuple[int, ...], channels: int) -> nn.Module:
     """Its values are filled by the caller, so none are drawn here."""
     from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 

@@ -37,7 +37,7 @@ class MiniSegmenter(nn.Module):
         self.up = nn.ModuleList([_Residual(fine, 1) for fine, _ in pairs])
         self.conv_out = nn.Conv2d(widths[0], num_labels * _PIXELS**2, 1)
 
-    def forward(self, images: Float[Tensor, "images 3 side side"]) -> Float[Tensor, "images labels side side"]:
+    def forward(self, images: Float[Tensor, "images 3 height width"]) -> Float[Tensor, "images labels height width"]:
         features, seen = self.conv_in(images), []
         for level, block in enumerate(self.down):
             features = block(features)
@@ -78,6 +78,6 @@ def load_segmenter(folder: Path) -> MiniSegmenter:
 
 @torch.no_grad()
 def find_labels(model: MiniSegmenter, pixels: Tensor) -> Tensor:
-    """Labels (images, side, side) uint8, 1 and above, of uint8 pictures (images, side, side, 3)."""
+    """Labels (images, height, width) uint8, 1 and above, of uint8 pictures (images, height, width, 3)."""
     images = pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
     return (model(images).argmax(1) + 1).to(torch.uint8)
