@@ -28,6 +28,9 @@ CONFIG_FILE = "config.json"
 WIDTHS = (16, 32, 96, 256)
 """ControlNet's; every step but the first halves the side, so a base whose latents are less reduced takes fewer."""
 
+SILU_GAIN = 2.8
+"""What SiLU takes from the mean square of normal values."""
+
 _EMBEDDING = "controlnet_cond_embedding."
 _CONTROLNET_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 
@@ -92,15 +95,18 @@ def _new_block(widths: tuple[int, ...], channels: int) -> nn.Module:
 
 @torch.no_grad()
 def _start_new(block: nn.Module, seed: int) -> None:
-    """torch's own start of a convolution, from a stream of the seed; the last convolution is zero."""
+    """Seven convolutions that pass a map's signal on at its size, from a stream of the seed; the last one is zero.
+
+    Under torch's own start each of them halves it and more: a new encoder then learns nothing for hundreds of steps.
+    """
     for name, layer in block.named_modules():
         if not isinstance(layer, nn.Conv2d):
             continue
-        generator, bound = stream_generator(f"{seed}/control encoder/{name}"), layer.weight[0].numel() ** -0.5
-        for value in (layer.weight, layer.bias):
-            value.copy_(torch.empty(value.shape).uniform_(-bound, bound, generator=generator))
-    for value in (block.conv_out.weight, block.conv_out.bias):
-        value.zero_()
+        generator = stream_generator(f"{seed}/control encoder/{name}")
+        bound = (3 * SILU_GAIN / layer.weight[0].numel()) ** 0.5
+        layer.weight.copy_(torch.empty(layer.weight.shape).uniform_(-bound, bound, generator=generator))
+        layer.bias.zero_()
+    block.conv_out.weight.zero_()
 
 
 def read_pretrained(checkpoint: str) -> dict[str, Tensor]:

@@ -63,6 +63,17 @@ def test_a_new_encoder_adds_nothing_and_depends_on_its_seed_alone(base, unet, la
     assert not torch.equal(first.block.conv_in.weight, other.block.conv_in.weight)
 
 
+def test_a_new_encoder_passes_what_the_map_says_on_to_its_last_convolution():
+    base = find_base(ModelConfig(base="sd15-architecture"))
+    unet = load_denoiser(base, device="meta", dtype=torch.float32)
+    encoder = create_encoder(SCRATCH, scene_parse_150(), base, unet, seed=0)
+    encoder.block.conv_out = torch.nn.Identity()
+    with torch.no_grad():
+        flat = encoder(torch.arange(1, 151, 10, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 64, 64).contiguous())
+    of_classes = flat[:, :, 4, 4]
+    assert of_classes.std(dim=0).mean() > 0.1, "fifteen classes look different after seven convolutions"
+
+
 def test_the_hint_is_the_block_of_the_palettes_colours(base, unet, labels):
     encoder = create_encoder(SCRATCH, scene_parse_150(), base, unet, seed=0)
     torch.nn.init.normal_(encoder.block.conv_out.weight, generator=torch.Generator().manual_seed(0))
