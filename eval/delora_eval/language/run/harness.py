@@ -48,13 +48,14 @@ def score_causal(model: Any, tokenizer: Any, config: BenchmarksConfig) -> Answer
     benchmarks = PAPER if config.tasks == "paper" else _toy_benchmarks()
     wrapper = need("lm_eval.models.huggingface").HFLM
     evaluate = need("lm_eval").simple_evaluate
+    index = need("lm_eval.tasks").TaskManager
     with _quiet():
         wrapped = wrapper(
             pretrained=model, tokenizer=tokenizer, batch_size=config.batch_size, add_bos_token=config.adds_bos
         )
         found = evaluate(
             model=wrapped, tasks=benchmarks.tasks, num_fewshot=0, limit=config.limit, bootstrap_iters=1,
-            log_samples=False,
+            log_samples=False, task_manager=index(include_defaults=benchmarks is PAPER),
         )  # fmt: skip
     return read_answers(found, benchmarks)
 
