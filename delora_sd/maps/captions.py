@@ -58,14 +58,18 @@ def _entries(file: Path) -> list[tuple[str, str]]:
 def _from_json(text: str, file: Path) -> list[tuple[str, str]]:
     """One mapping or list, or one object per line whatever the file's ending (OFT's .json files are such)."""
     try:
-        parsed = json.loads(text, object_pairs_hook=_Pairs)
+        parsed = _lines(text) if file.suffix == ".jsonl" else json.loads(text, object_pairs_hook=_Pairs)
     except ValueError:
-        parsed = [json.loads(line, object_pairs_hook=_Pairs) for line in lines_of(text)]
+        parsed = _lines(text)
     if isinstance(parsed, _Pairs) and not set(dict(parsed)) & {*_NAMES, *_TEXTS}:
         if wrong := [name for name, said in parsed if not isinstance(said, str)]:
             raise UserError(f"{file}: the caption of '{wrong[0]}' is no text")
         return list(parsed)
     return _from_rows(parsed if type(parsed) is list else [parsed], file)
+
+
+def _lines(text: str) -> list[Any]:
+    return [json.loads(line, object_pairs_hook=_Pairs) for line in lines_of(text)]
 
 
 class _Pairs(list):

@@ -24,7 +24,9 @@ def convert(encoder: Path, decoder: Path, output: Path) -> None:
     for name, file in (("encoder", encoder), ("decoder", decoder)):
         state = torch.load(file, map_location="cpu", weights_only=True)
         tensors |= {f"{name}.{key}": value.float() for key, value in state.items()}
-    num_classes = len(tensors.get("decoder.conv_last.1.weight", ()))
+    if "decoder.conv_last.1.weight" not in tensors:
+        sys.exit("not UperNet-101: no decoder.conv_last.1.weight")
+    num_classes = len(tensors["decoder.conv_last.1.weight"])
     with torch.device("meta"):
         expected = UperNet(num_classes).state_dict()
     missing = {key for key in expected if not key.endswith(UNUSED)} - tensors.keys()

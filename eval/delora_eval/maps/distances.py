@@ -13,7 +13,7 @@ FEWEST_PER_FEATURE = 0.9
 NUM_SUBSETS = 50
 """Halves of the sets, drawn anew; KID's spread is over them."""
 
-Features = Float[np.ndarray, "images features"]
+Features = Float[np.ndarray, "_ features"]
 
 
 @dataclass(frozen=True, kw_only=True)
