@@ -5,16 +5,22 @@ import json
 import os
 import re
 import warnings
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from delora_sd.config.load import read_yaml
 from delora_sd.config.text import read_json_text
 from delora_sd.diffusion.families.family import Base, Configs, Family
-from delora_sd.diffusion.families.table import FAMILIES, architectures, family_of, family_of_architecture, titles
+from delora_sd.diffusion.families.table import (
+    FAMILIES,
+    architectures,
+    family_of,
+    family_of_architecture,
+    read_architecture,
+    titles,
+)
 from delora_sd.diffusion.folder_checks import check_config, check_part, check_side
 from delora_sd.diffusion.loading import weights_variant
+from delora_sd.diffusion.single_file import folder_of_checkpoint
 from delora_sd.errors import UserError
 from delora_sd.files.contents import absolute_place, hash_file
 from delora_sd.settings import ModelConfig
@@ -28,10 +34,6 @@ _SMALL_FILES = ("model_index.json", "scheduler/*.json", "tokenizer*/*.json", "to
 """Of any family, as the hub is asked for them."""
 _TEXTS = ("json", "txt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_CONVERT = (
-    'python -c "from diffusers import StableDiffusionPipeline as P; '
-    "P.from_single_file('FILE').save_pretrained('FOLDER')\""
-)
 
 
 def find_base(model: ModelConfig) -> Base:
@@ -43,24 +45,19 @@ def find_base(model: ModelConfig) -> Base:
     if family := family_of_architecture(model.base):
         configs = read_architecture(model.base)
         return _make_base(model, family, None, configs, fingerprint=_hash_text(json.dumps(configs)))
-    folder = _find_folder(model)
+    file = Path(model.base).expanduser()
+    folder, digest = folder_of_checkpoint(file) if file.is_file() else (_find_folder(model), None)
     family = _find_family(model.base, folder)
     _check_parts(model.base, folder, family)
     configs = {part: _read_config(folder, part) for part in (*family.weight_files, "scheduler")}
     _check_classes(folder, family, configs)
-    return _make_base(model, family, folder, configs, fingerprint=_fingerprint(folder, family))
+    return _make_base(model, family, folder, configs, fingerprint=digest or _fingerprint(folder, family))
 
 
 def place_of_base(base: str) -> str:
     """Returns a local `model.base` as an absolute path; the names of bundled bases and hub ids stay."""
     is_local = base not in (MINIATURE, *architectures()) and os.path.exists(os.path.expanduser(base))
     return absolute_place(base) if is_local else base
-
-
-@cache
-def read_architecture(name: str) -> dict[str, dict[str, Any]]:
-    """Returns the configs of a real base's parts, which `model.base=NAME` gives random weights."""
-    return read_yaml(Path(__file__).parent / "families" / "architectures" / f"{name}.yaml")
 
 
 def _make_base(model: ModelConfig, family: Family, folder: Path | None, configs: Configs, *, fingerprint: str) -> Base:
@@ -99,14 +96,10 @@ def _find_folder(model: ModelConfig) -> Path:
     path = Path(model.base).expanduser()
     if path.is_dir():
         return path
-    if path.is_file():
-        raise UserError(
-            f"model.base={model.base} is a single file; expected a diffusers folder. Convert it: {_CONVERT}"
-        )
     if not _HUB_ID.fullmatch(model.base):
         raise UserError(
             f"model.base={model.base}: no such folder, and not a hub id (owner/name); "
-            f"accepted: `{MINIATURE}`, a diffusers folder, a hub id"
+            f"accepted: `{MINIATURE}`, a diffusers folder, a .safetensors checkpoint, a hub id"
         )
     return _download(model)
 

@@ -200,9 +200,9 @@ def test_what_is_neither_folder_nor_hub_id(base: str, tmp_path: Path, monkeypatc
         find_base(ModelConfig(base=base))
 
 
-def test_single_file_checkpoint_says_how_to_convert(tmp_path: Path):
+def test_a_checkpoint_that_is_a_pickle_is_refused(tmp_path: Path):
     (tmp_path / "model.ckpt").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"single file.*from_single_file"):
+    with pytest.raises(UserError, match=r"model\.ckpt is a pickle, which can run code"):
         find_base(ModelConfig(base=str(tmp_path / "model.ckpt")))
 
 

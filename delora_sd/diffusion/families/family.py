@@ -76,6 +76,36 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What the header of a single-file checkpoint says."""
+
+    shapes: Shapes
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """Which member of the family a single file is."""
+
+    architecture: str
+    """Whose configs it has."""
+    changes: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """{part: what its config says otherwise}"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleFiles:
+    """How the family's single-file checkpoints become a folder."""
+
+    recognise: Callable[[str, Checkpoint], Recognised | None]
+    """None: not of this family. Raises UserError, which the text begins, for members that cannot be used."""
+    index: Mapping[str, list[Any]]
+    """{part: [library, class]} of a pipeline."""
+    write_tokenizer: Callable[[Path], None]
+    """Into a folder that bears the tokenizer's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportNames:
     """How files for other tools spell the family's layers, and name its base."""
 
@@ -137,6 +167,8 @@ class Family:
     lora_pipeline: Callable[[nn.Module, nn.Module], Any]
     """(denoiser, VAE) -> a pipeline of diffusers that has no text encoders and loads LoRA files."""
     export: ExportNames
+    checkpoint: SingleFiles | None = None
+    """None: single files of the family do not hold all of its parts."""
     fused_rows: Callable[[nn.Module], dict[str, tuple[int, ...]]] = lambda denoiser: {}
     """{layer that holds several in one matrix: rows of each}."""
 

@@ -7,16 +7,20 @@ from torch import Tensor, nn
 
 from delora_sd.diffusion.families.family import (
     Base,
+    Checkpoint,
     Condition,
     Conditions,
     Configs,
     ExportNames,
     Facts,
     Family,
+    Recognised,
     Shapes,
+    SingleFiles,
 )
 from delora_sd.diffusion.noise.schedule import read_noise_schedule
 from delora_sd.diffusion.text import clip
+from delora_sd.diffusion.text.clip_words import write_clip_tokenizer
 from delora_sd.diffusion.unet import unets
 from delora_sd.errors import UserError
 
@@ -92,6 +96,29 @@ def _kohya_version(shapes: Shapes, is_v_prediction: bool) -> str:
     return ("sd_v2" if _is_sd2(shapes) else "sd_v1") + ("_v" if is_v_prediction else "")
 
 
+_SD1_TEXT = "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"
+_SD2_TEXT = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"
+
+
+def _recognise(source: str, checkpoint: Checkpoint) -> Recognised | None:
+    if _SD1_TEXT in checkpoint.shapes:
+        unets.check_input_channels(source, checkpoint.shapes)
+        return Recognised(architecture="sd15-architecture", changes={"scheduler": unets.said_of_noise(checkpoint)})
+    if _SD2_TEXT not in checkpoint.shapes:
+        return None
+    unets.check_input_channels(source, checkpoint.shapes)
+    said = unets.said_of_noise(checkpoint)
+    if not said:
+        raise UserError(
+            f"{source}: a Stable Diffusion 2.x that does not say whether it predicts noise or v (modelspec in its "
+            "header); give its diffusers folder"
+        )
+    sample_size = 96 if said["prediction_type"] == "v_prediction" else 64  # 768-v and 512-base
+    return Recognised(
+        architecture="sd21-architecture", changes={"scheduler": said, "unet": {"sample_size": sample_size}}
+    )
+
+
 SD = Family(
     name="sd",
     title="Stable Diffusion 1.x and 2.x",
@@ -100,7 +127,7 @@ SD = Family(
     classes=unets.CLASSES,
     tokenizers=("tokenizer",),
     pipeline="StableDiffusionPipeline",
-    architectures=("sd15-architecture",),
+    architectures=("sd15-architecture", "sd21-architecture"),
     default_layers=unets.ATTENTION,
     claims=_claims,
     refuse=_refuse,
@@ -116,6 +143,11 @@ SD = Family(
     predict=_predict,
     condition_shapes=_condition_shapes,
     lora_pipeline=_lora_pipeline,
+    checkpoint=SingleFiles(
+        recognise=_recognise,
+        index=unets.INDEX | {"safety_checker": [None, None], "feature_extractor": [None, None]},
+        write_tokenizer=write_clip_tokenizer,
+    ),
     export=ExportNames(
         claims_layers=_is_ours,
         kohya_key=unets.kohya_key,

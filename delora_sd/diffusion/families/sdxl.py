@@ -5,6 +5,7 @@ Podell et al. 2023, "SDXL: Improving Latent Diffusion Models for High-Resolution
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,20 +14,29 @@ from torch import Tensor, nn
 from delora_sd.diffusion.families.family import (
     SIZES,
     Base,
+    Checkpoint,
     Condition,
     Conditions,
     Configs,
     ExportNames,
     Facts,
     Family,
+    Recognised,
     Shapes,
+    SingleFiles,
 )
 from delora_sd.diffusion.loading import load_transformers_part
 from delora_sd.diffusion.noise.schedule import read_noise_schedule
 from delora_sd.diffusion.text import clip
+from delora_sd.diffusion.text.clip_words import write_clip_tokenizer
 from delora_sd.diffusion.unet import unets
 from delora_sd.diffusion.unet.stability_names import original_name
 from delora_sd.errors import UserError
+
+_REFINER = (
+    "SDXL's refiner polishes the last steps of another model's images; use the base model, such as "
+    "stabilityai/stable-diffusion-xl-base-1.0"
+)
 
 NUM_SIZES = 6
 """Numbers the UNet is told of an image's size; the refiner takes five others."""
@@ -48,10 +58,7 @@ def _claims(configs: Configs) -> bool:
 
 def _refuse(source: str, configs: Configs) -> None:
     if configs.get("model_index", {}).get("requires_aesthetics_score") or _is_refiner(configs["unet"]):
-        raise UserError(
-            f"{source}: SDXL's refiner polishes the last steps of another model's images; use the base model, such "
-            "as stabilityai/stable-diffusion-xl-base-1.0"
-        )
+        raise UserError(f"{source}: {_REFINER}")
     if not isinstance(configs["unet"].get("cross_attention_dim"), int):
         raise UserError(f"{source}: not an SDXL: its UNet has no single width of text")
 
@@ -171,6 +178,23 @@ def _is_ours(shapes: Shapes) -> bool:
     return unets.has_unet_names(shapes) and unets.has_deep_blocks(shapes)
 
 
+_FIRST_TEXT = "conditioner.embedders.0.transformer.text_model.embeddings.position_embedding.weight"
+_REFINERS_TEXT = "conditioner.embedders.0.model.transformer.resblocks.0.attn.in_proj_weight"
+
+
+def _recognise(source: str, checkpoint: Checkpoint) -> Recognised | None:
+    if _REFINERS_TEXT in checkpoint.shapes:
+        raise UserError(f"{source}: {_REFINER}")
+    if _FIRST_TEXT not in checkpoint.shapes:
+        return None
+    unets.check_input_channels(source, checkpoint.shapes)
+    return Recognised(architecture="sdxl-architecture", changes={"scheduler": unets.said_of_noise(checkpoint)})
+
+
+def _write_tokenizer(folder: Path) -> None:
+    write_clip_tokenizer(folder, **({"pad": "!"} if folder.name == "tokenizer_2" else {}))
+
+
 SDXL = Family(
     name="sdxl",
     title="SDXL",
@@ -195,6 +219,16 @@ SDXL = Family(
     predict=_predict,
     condition_shapes=_condition_shapes,
     lora_pipeline=_lora_pipeline,
+    checkpoint=SingleFiles(
+        recognise=_recognise,
+        index=unets.INDEX
+        | {
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"],
+            "force_zeros_for_empty_prompt": True,
+        },
+        write_tokenizer=_write_tokenizer,
+    ),
     export=ExportNames(
         claims_layers=_is_ours,
         kohya_key=_kohya_key,

@@ -1,5 +1,10 @@
 """Every family of bases we know. A new one is a file beside this one and a row here."""
 
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from delora_sd.config.load import read_yaml
 from delora_sd.diffusion.families.family import Configs, Family, Shapes
 from delora_sd.diffusion.families.sd import SD
 from delora_sd.diffusion.families.sdxl import SDXL
@@ -24,6 +29,12 @@ def family_of_architecture(name: str) -> Family | None:
 def architectures() -> tuple[str, ...]:
     """Returns every `model.base` of real sizes and random weights."""
     return tuple(name for family in FAMILIES.values() for name in family.architectures)
+
+
+@cache
+def read_architecture(name: str) -> dict[str, dict[str, Any]]:
+    """Returns the configs of a real base's parts, which `model.base=NAME` gives random weights."""
+    return read_yaml(Path(__file__).parent / "architectures" / f"{name}.yaml")
 
 
 def titles() -> str:

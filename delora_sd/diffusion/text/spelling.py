@@ -15,7 +15,7 @@ def write_spelling_tokenizer(folder: Path, *, start_id: int, end_id: int, num_to
         end_id: Id of <|endoftext|>, which also pads.
         num_tokens: Longest prompt, both marks included.
     """
-    letters = _byte_letters()
+    letters = byte_letters()
     vocabulary = {token: i for i, token in enumerate(letters + [letter + "</w>" for letter in letters])}
     vocabulary |= {"<|startoftext|>": start_id, "<|endoftext|>": end_id}
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def write_spelling_tokenizer(folder: Path, *, start_id: int, end_id: int, num_to
     (folder / "special_tokens_map.json").write_text(json.dumps(marks, indent=2), encoding="utf-8")
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """Returns the 256 printable stand-ins for bytes, in the order of CLIP's vocabulary (GPT-2's byte alphabet)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     num_others = 256 - len(printable)

@@ -1,9 +1,11 @@
 """What the families with a UNet share: its facts and the members nobody can train, its VAE, its loss, its solver."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from delora_sd.diffusion.families.family import Base, Shapes
+from delora_sd.diffusion.families.family import Base, Checkpoint, Shapes
 from delora_sd.diffusion.loading import load_diffusers_part
 from delora_sd.diffusion.noise.objective import Ddpm
 from delora_sd.diffusion.noise.solver import DpmSolver
@@ -18,6 +20,38 @@ CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The projections of every attention."""
+
+
+INDEX = {
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+"""Of a pipeline: {part: [library, class]}."""
+
+FIRST_LAYER = "model.diffusion_model.input_blocks.0.0.weight"
+"""Of a UNet in a single-file checkpoint."""
+
+
+def check_input_channels(source: str, shapes: Shapes) -> None:
+    """Raises UserError for a single file whose UNet takes something beside the latents, or that has none."""
+    channels = shapes.get(FIRST_LAYER, (0, 0))[1]
+    if channels != 4:
+        raise UserError(
+            f"{source}: its UNet takes {channels} channels, expected 4; inpainting and other special models are not "
+            "supported"
+        )
+
+
+def said_of_noise(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Returns what a single file says of its noise: kohya's marks for v-prediction and zero SNR, or ModelSpec."""
+    said = checkpoint.metadata.get("modelspec.prediction_type", "")
+    if "v_pred" in checkpoint.shapes:
+        zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        return {"prediction_type": "v_prediction"} | (zero_snr if "ztsnr" in checkpoint.shapes else {})
+    return {"prediction_type": {"v": "v_prediction"}.get(said, said)} if said in ("v", "epsilon") else {}
 
 
 def check_unet(source: str, unet: dict, vae: dict) -> None:

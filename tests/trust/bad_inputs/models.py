@@ -182,9 +182,9 @@ REFUSED = (
         says=("model.base=my model", "no such folder", "accepted:"),
     ),
     Case(
-        name="a single-file checkpoint",
+        name="a single file that is no whole checkpoint",
         command=lambda world: world.train(f"model.base={world.path('sd.safetensors', lying(b'{}'))}"),
-        says=("model.base=", "single file", "save_pretrained"),
+        says=("model.base=", "single file", "diffusers folder"),
     ),
     Case(
         name="an adapter that is not a number",
