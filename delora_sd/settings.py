@@ -51,6 +51,9 @@ class DataConfig:
     captions: str | None = None
     """A caption for each photo: `beside` (NAME.txt beside NAME.jpg), or a file of Hugging Face (metadata.jsonl, .csv:
     `file_name`, `text`) or kohya (.json). `delora-sd captions` writes them. none: the template alone."""
+    buckets: bool = False
+    """Photos keep their shape (SDXL and later): each is cut to the nearest of a few shapes of equal area, each batch
+    has one shape, and class images have the photos' shapes. One adapter at a time. False: the centred square."""
     class_template: str = "a photo of {class_word}"
     """Caption of the class images of prior preservation."""
 

@@ -82,6 +82,8 @@ def is_deciding(key: str) -> bool:
 def setting_apart(first: TrainConfig, second: TrainConfig) -> str | None:
     """Returns the first setting that keeps two runs from training in one pack, None when nothing does."""
     ours, theirs = flatten(first), flatten(second)
+    if first.data.buckets or second.data.buckets:  # shapes come in another order for every subject
+        return "data.buckets"
     for key, value in ours.items():
         if value != theirs[key] and not _is_among(key, FREE_WITHIN_A_PACK):
             return key
@@ -92,7 +94,8 @@ def setting_apart(first: TrainConfig, second: TrainConfig) -> str | None:
 def pack_group(config: TrainConfig) -> str:
     """Returns a text that is the same of two runs exactly when nothing sets them apart (`setting_apart`)."""
     shared = {key: value for key, value in flatten(config).items() if not _is_among(key, FREE_WITHIN_A_PACK)}
-    return json.dumps(shared | {"has prior": config.training.prior_weight > 0}, sort_keys=True)
+    alone = {"alone": config.output_dir} if config.data.buckets else {}
+    return json.dumps(shared | {"has prior": config.training.prior_weight > 0} | alone, sort_keys=True)
 
 
 def _is_among(key: str, names: tuple[str, ...]) -> bool:

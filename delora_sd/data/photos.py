@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, features
 from delora_sd.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float
     from torch import Tensor
 
 MAX_PHOTO_PIXELS = 178_000_000

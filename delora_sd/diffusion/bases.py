@@ -80,6 +80,7 @@ def _make_base(model: ModelConfig, family: Family, folder: Path | None, configs:
         size_px=size_px,
         latent_channels=facts.latent_channels,
         latent_factor=facts.latent_factor,
+        smallest_px=facts.smallest_px,
         num_text_tokens=facts.num_text_tokens,
         schedule=facts.schedule,
         fingerprint=fingerprint,
@@ -168,9 +169,21 @@ def _check_parts(name: str, folder: Path, family: Family) -> None:
     for part in (*family.weight_files, *family.tokenizers, "scheduler"):
         if not (folder / part).is_dir():
             raise UserError(_missing_part(name, folder, part))
+    for part in family.tokenizers:
+        _check_tokenizer(folder / part)
     for part, stem in family.weight_files.items():
         weights_variant(folder, part, stem)
         check_part(folder, part, stem)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Raises UserError for a tokenizer without words: transformers would make one that knows none."""
+    found = {path.name for path in folder.iterdir()}
+    if "tokenizer.json" not in found and not {"vocab.json", "merges.txt"} <= found:
+        listed = ", ".join(sorted(found)[:8]) or "nothing"
+        raise UserError(
+            f"{folder}: no words of a tokenizer; expected tokenizer.json, or vocab.json and merges.txt, found {listed}"
+        )
 
 
 def _check_classes(folder: Path, family: Family, configs: Configs) -> None:

@@ -45,9 +45,9 @@ def cast_conditions(conditions: Conditions, dtype: torch.dtype) -> Conditions:
     return {name: value.to(dtype) if value.is_floating_point() else value for name, value in conditions.items()}
 
 
-def square_sizes(side_px: int, num_images: int) -> Int[Tensor, "batch 6"]:
+def whole_sizes(height: int, width: int, num_images: int) -> Int[Tensor, "batch 6"]:
     """Returns the sizes of images that are whole: drawn at their size, never cropped."""
-    return torch.tensor([[side_px, side_px, 0, 0, side_px, side_px]]).expand(num_images, -1)
+    return torch.tensor([[height, width, 0, 0, height, width]]).expand(num_images, -1)
 
 
 @torch.no_grad()

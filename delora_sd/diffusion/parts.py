@@ -37,3 +37,14 @@ def load_vae(base: Base, *, device: torch.device | str, dtype: torch.dtype) -> n
 def load_text(base: Base, *, device: torch.device | str, dtype: torch.dtype) -> Any:
     """Returns the frozen tokenizers and text encoders, as `base.family.encode_prompts` takes them."""
     return base.family.load_text(base, device=device, dtype=dtype)
+
+
+def text_bytes(text: Any) -> int:
+    """Returns what the encoders among the parts that `load_text` returned hold."""
+    parts = text if isinstance(text, tuple) else vars(text).values() if text is not None else ()
+    return sum(model_bytes(part) for part in parts if isinstance(part, nn.Module))
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Returns what the model's parameters and buffers hold."""
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))

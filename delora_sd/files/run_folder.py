@@ -54,12 +54,14 @@ _DEEPEST = 300
 
 _MANIFEST_FIELDS = {
     "subject": dict, "base": dict, "versions": dict, "photos": dict, "held_out": dict, "masks": dict, "captions": dict,
+    "shapes": dict,
     "device": str, "git": str | None, "pack": int, "finished_step": int, "seconds": float,
     "peak_memory_bytes": int | None, "trainable_parameters": int,
 }  # fmt: skip
 _SUBJECT_FIELDS = {"name": str, "class_word": str, "is_live": bool}
 _BASE_FIELDS = {
     "id": str, "fingerprint": str | None, "random_weights": bool, "size_px": int, "prediction_type": str,
+    "family": str,
 }  # fmt: skip
 _EVENT_NUMBERS = (
     "loss", "instance_loss", "class_loss", "lr", "grad_norm", "distance", "boundary", "images_per_second",

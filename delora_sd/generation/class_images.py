@@ -27,10 +27,21 @@ NUM_INFERENCE_STEPS, GUIDANCE = 25, 7.5
 prior is preserved under the sampler that is used afterwards."""
 
 
-def ensure_class_images(base: Base, model: ModelConfig, data: DataConfig, *, class_word: str, num_images: int) -> Path:
+def ensure_class_images(
+    base: Base,
+    model: ModelConfig,
+    data: DataConfig,
+    *,
+    class_word: str,
+    num_images: int,
+    shape_px: tuple[int, int] | None = None,
+) -> Path:
     """Returns a folder with at least `num_images` images of the class, 0000.png and on; makes what is missing.
 
     Safe when several processes want the same: one draws, the others wait.
+
+    Args:
+        shape_px: Height and width; none: squares of the base's size.
 
     Raises:
         UserError: a class template that names the subject, or a cache folder that cannot be written.
@@ -39,7 +50,11 @@ def ensure_class_images(base: Base, model: ModelConfig, data: DataConfig, *, cla
     device = resolve_device()
     dtype = resolve_dtype(model.dtype, device)
     sampling = SamplingSettings(
-        num_inference_steps=NUM_INFERENCE_STEPS, guidance=GUIDANCE, negative_prompt="", size_px=base.size_px
+        num_inference_steps=NUM_INFERENCE_STEPS,
+        guidance=GUIDANCE,
+        negative_prompt="",
+        size_px=base.size_px,
+        shape_px=shape_px,
     )
     facts = {"prompt": text, "base": base.fingerprint, "dtype": str(dtype), **sampling.facts()}
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,59 +1,75 @@
 """A base model in memory, ready to draw; kept from one image set to the next when asked to."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
 from delora_sd.diffusion.bases import find_base
-from delora_sd.diffusion.families.family import Base
-from delora_sd.diffusion.parts import load_denoiser, load_text, load_vae
+from delora_sd.diffusion.families.family import Base, Condition
+from delora_sd.diffusion.parts import load_denoiser, load_text, load_vae, text_bytes
 from delora_sd.generation.requests import SamplingSettings
 from delora_sd.generation.sampler import Sampler
 from delora_sd.quantization import quantize_linears
 from delora_sd.settings import ModelConfig
 from delora_sd.stopwatch import time_of
 
+KEPT_TEXT_BYTES = 1_000_000_000
+"""Text encoders up to this size stay beside the denoiser, for the next prompts; larger ones are loaded again."""
 
-@dataclass(frozen=True, kw_only=True)
+
 class LoadedModel:
-    """Every part of a base."""
+    """A base whose parts come when they are needed: the text encoders first, and large ones never with the denoiser."""
 
-    base: Base
-    text: Any
-    """Tokenizers and text encoders."""
-    denoiser: nn.Module
-    vae: nn.Module
+    def __init__(
+        self,
+        base: Base,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        quantization: str,
+        is_compiled: bool,
+    ):
+        self.base = base
+        self._device, self._dtype = device, dtype
+        self._quantization, self._is_compiled = quantization, is_compiled
+        self._text: Any = None
 
     @time_of("conditioning")
     def sampler(self, texts: Sequence[str], sampling: SamplingSettings) -> Sampler:
         """Returns a sampler that knows these prompts; each is encoded once."""
         distinct = list(dict.fromkeys([*texts, sampling.negative_prompt]))
-        with torch.no_grad():
-            conditions = self.base.family.encode_prompts(distinct, self.text)
-        return Sampler(
-            base=self.base,
-            denoiser=self.denoiser,
-            vae=self.vae,
-            conditions=dict(zip(distinct, conditions, strict=True)),
-            sampling=sampling,
-        )
+        conditions = dict(zip(distinct, self._encode(distinct), strict=True))
+        return Sampler(base=self.base, denoiser=self.denoiser, vae=self.vae, conditions=conditions, sampling=sampling)
+
+    @torch.no_grad()
+    def _encode(self, texts: list[str]) -> list[Condition]:
+        text = self._text or load_text(self.base, device=self._device, dtype=self._dtype)
+        self._text = text if text_bytes(text) <= KEPT_TEXT_BYTES else None
+        return self.base.family.encode_prompts(texts, text)
+
+    @cached_property
+    def denoiser(self) -> nn.Module:
+        denoiser = load_denoiser(self.base, device=self._device, dtype=self._dtype)
+        if self._device.type == "cuda":
+            denoiser = denoiser.to(memory_format=torch.channels_last)
+        quantize_linears(denoiser, self._quantization)
+        if self._is_compiled:
+            denoiser.compile(dynamic=False)
+        return denoiser
+
+    @cached_property
+    def vae(self) -> nn.Module:
+        return load_vae(self.base, device=self._device, dtype=self._dtype)
 
 
 def load_model(
     base: Base, *, device: torch.device, dtype: torch.dtype, quantization: str = "none", is_compiled: bool = False
 ) -> LoadedModel:
-    """Returns the base's parts on the device."""
-    text = load_text(base, device=device, dtype=dtype)
-    denoiser = load_denoiser(base, device=device, dtype=dtype)
-    if device.type == "cuda":
-        denoiser = denoiser.to(memory_format=torch.channels_last)
-    quantize_linears(denoiser, quantization)
-    if is_compiled:
-        denoiser.compile(dynamic=False)
-    return LoadedModel(base=base, text=text, denoiser=denoiser, vae=load_vae(base, device=device, dtype=dtype))
+    """Returns the base, ready to draw on the device; its parts load when the first prompts are known."""
+    return LoadedModel(base, device=device, dtype=dtype, quantization=quantization, is_compiled=is_compiled)
 
 
 class ModelKeeper:

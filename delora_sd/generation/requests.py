@@ -44,6 +44,12 @@ class SamplingSettings:
     negative_prompt: str
     size_px: int
     solver: Literal["own", "ddim"] = "own"
+    shape_px: tuple[int, int] | None = None
+    """(height, width); none: a square of `size_px`."""
+
+    @property
+    def height_and_width(self) -> tuple[int, int]:
+        return self.shape_px or (self.size_px, self.size_px)
 
     def facts(self) -> dict[str, Any]:
         """Returns what names a set. A field that comes later has a default, what was drawn without it, and counts only

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from delora_sd.diffusion.cache import cast_conditions, square_sizes, stack_conditions
+from delora_sd.diffusion.cache import cast_conditions, stack_conditions, whole_sizes
 from delora_sd.diffusion.families.family import Base, Condition, Conditions, Solver
 from delora_sd.errors import UserError
 from delora_sd.generation.requests import ImageRequest, SamplingSettings
@@ -54,8 +54,8 @@ class Sampler:
 def sample_images(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
     """Returns one image per (text, seed), drawn in one batch with classifier-free guidance (Ho & Salimans 2022)."""
     base, denoiser, sampling = sampler.base, sampler.denoiser, sampler.sampling
-    side = sampling.size_px // base.latent_factor
-    latents = initial_latents(seeds, (base.latent_channels, side, side)).to(denoiser.device, denoiser.dtype)
+    height, width = (side // base.latent_factor for side in sampling.height_and_width)
+    latents = initial_latents(seeds, (base.latent_channels, height, width)).to(denoiser.device, denoiser.dtype)
     is_guided = sampling.guidance > 1
     conditions = _conditions(sampler, [sampling.negative_prompt] * len(texts) if is_guided else [], texts)
     make_solver = sampler.make_solver or base.family.solver
@@ -74,7 +74,7 @@ def sample_images(sampler: Sampler, texts: Sequence[str], seeds: Sequence[int]) 
 def _conditions(sampler: Sampler, negatives: Sequence[str], texts: Sequence[str]) -> Conditions:
     """Returns the conditions of the denoiser's batch: the negative prompt's for every image, if any, then the texts."""
     denoiser, own = sampler.denoiser, [sampler.conditions[text] for text in (*negatives, *texts)]
-    stacked = stack_conditions(own, square_sizes(sampler.sampling.size_px, len(own)))
+    stacked = stack_conditions(own, whole_sizes(*sampler.sampling.height_and_width, len(own)))
     return cast_conditions({name: value.to(denoiser.device) for name, value in stacked.items()}, denoiser.dtype)
 
 

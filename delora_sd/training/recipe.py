@@ -159,6 +159,7 @@ def _open_run_folders(plan: Plan, start_step: int) -> None:
             member.prompts,
             member.masks,
             plan.base,
+            shapes=plan.shapes if config.data.buckets else (),
             trainable_parameters=member.adapter.num_parameters(),
             before=run.read_manifest(),
         )

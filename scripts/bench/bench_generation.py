@@ -23,7 +23,7 @@ from delora_sd.data.prompts import load_prompts
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.families.family import Base
 from delora_sd.diffusion.noise.solver import build_solver
-from delora_sd.diffusion.parts import resolve_device, resolve_dtype
+from delora_sd.diffusion.parts import load_text, resolve_device, resolve_dtype
 from delora_sd.generation.images import ImageWriter
 from delora_sd.generation.model import LoadedModel, load_model
 from delora_sd.generation.requests import SamplingSettings, plan_requests
@@ -74,11 +74,12 @@ def draw_with_diffusers(
     model: LoadedModel, base: Base, texts: list[str], batch_size: int, num_steps: int, folder: Path
 ) -> None:
     """As its documentation does it: prompts in, images out, saved one after the other."""
+    tokenizer, encoder = load_text(base, device=model.denoiser.device, dtype=model.denoiser.dtype)
     pipeline = StableDiffusionPipeline(
         unet=model.denoiser,
         vae=model.vae,
-        text_encoder=model.text[1],
-        tokenizer=model.text[0],
+        text_encoder=encoder,
+        tokenizer=tokenizer,
         scheduler=build_solver(base.schedule, num_steps),
         safety_checker=None,
         feature_extractor=None,

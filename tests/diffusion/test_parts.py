@@ -279,6 +279,25 @@ def test_prompts_are_as_long_as_the_text_encoder_reads_whatever_the_tokenizer_sa
     assert encode_prompts(["a dog"], tokenizer, encoder).shape == (1, 77, 24)
 
 
+def test_a_tokenizer_of_one_file_reads_the_same(model_copy: Path):
+    base = find_base(ModelConfig(base=str(model_copy)))
+    expected = load_tokenizer(base)(["a photo of qwe dog", "é!"]).input_ids
+    load_tokenizer(base).save_pretrained(model_copy / "tokenizer")
+    assert (model_copy / "tokenizer" / "tokenizer.json").is_file()
+    for name in ("vocab.json", "merges.txt"):
+        (model_copy / "tokenizer" / name).unlink(missing_ok=True)
+    tokenizer = load_tokenizer(find_base(ModelConfig(base=str(model_copy))))
+    assert tokenizer(["a photo of qwe dog", "é!"]).input_ids == expected
+
+
+def test_a_tokenizer_without_words_is_refused(model_copy: Path):
+    (model_copy / "tokenizer" / "merges.txt").unlink()
+    with pytest.raises(
+        UserError, match=r"no words of a tokenizer; expected tokenizer\.json, or vocab\.json and merges"
+    ):
+        find_base(ModelConfig(base=str(model_copy)))
+
+
 def test_text_encoder_without_a_sensible_number_of_positions_is_refused(model_copy: Path):
     _edit(model_copy / "text_encoder" / "config.json", max_position_embeddings="many")
     with pytest.raises(UserError, match="max_position_embeddings 'many'"):

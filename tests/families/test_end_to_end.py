@@ -125,3 +125,10 @@ def test_merged_model_is_base_plus_adapter_and_loads_as_a_pipeline(
     for name, weight in before.items():
         expected = weight + updates[name].view_as(weight) if name in updates else weight
         torch.testing.assert_close(merged[name], expected, rtol=0, atol=1e-5)
+
+
+def test_an_adapter_of_another_family_is_refused_with_the_shapes_that_differ(run: RunFolder, tiny_sd: Path, capsys):
+    draw = ["generate", f"run={run.adapter}", f"model.base={tiny_sd}", f"output_dir={run.path / 'other'}"]
+    assert main([*draw, "prompts=a dog", "data.class_word=dog"]) == 2
+    said = capsys.readouterr().err
+    assert "was made for another base: an adapter of" in said and "does not fit Stable Diffusion 1.x and 2.x" in said

@@ -29,6 +29,7 @@ BASE = Base(
     size_px=32,
     latent_channels=4,
     latent_factor=4,
+    smallest_px=4,
     num_text_tokens=77,
     schedule=read_noise_schedule({}, source="tiny"),
     fingerprint="f00",

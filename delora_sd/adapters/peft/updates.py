@@ -88,7 +88,7 @@ def _check_layers(tensors: dict[str, Tensor], unet: nn.Module, *, source: Path) 
         if own and not any(True for _ in modules[own[0]].children()):
             kind = type(modules[own[0]]).__name__
             raise UserError(f"{source} changes {own[0]}, a {kind}; only Linear and Conv2d layers are adapted here")
-        raise UserError(f"{source} was made for another base: this UNet has no layer of '{key}'")
+        raise UserError(f"{source} was made for another base: this base has no layer of '{key}'")
 
 
 def _skeleton(unet: nn.Module, names: list[str]) -> nn.Module:

@@ -169,6 +169,8 @@ class Family:
     export: ExportNames
     checkpoint: SingleFiles | None = None
     """None: single files of the family do not hold all of its parts."""
+    knows_shapes: bool = True
+    """False: trained on squares alone, so that images of other shapes are no good (`data.buckets`)."""
     fused_rows: Callable[[nn.Module], dict[str, tuple[int, ...]]] = lambda denoiser: {}
     """{layer that holds several in one matrix: rows of each}."""
 
@@ -189,6 +191,8 @@ class Base:
     latent_channels: int
     latent_factor: int
     """Pixels per place of the latents, on one side."""
+    smallest_px: int
+    """Side of the smallest image, and the step from one side to the next that always works."""
     num_text_tokens: int
     """Longest prompt the text encoder reads, start and end marks included."""
     schedule: Any

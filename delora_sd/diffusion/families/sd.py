@@ -143,6 +143,7 @@ SD = Family(
     predict=_predict,
     condition_shapes=_condition_shapes,
     lora_pipeline=_lora_pipeline,
+    knows_shapes=False,
     checkpoint=SingleFiles(
         recognise=_recognise,
         index=unets.INDEX | {"safety_checker": [None, None], "feature_extractor": [None, None]},

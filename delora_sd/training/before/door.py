@@ -102,6 +102,8 @@ def check_config(config: TrainConfig) -> None:
             raise UserError(f"{key}: {value}; expected 0 or a positive number")
     if not 0 <= training.outside_weight <= 1:
         raise UserError(f"training.outside_weight: {training.outside_weight}; expected 0 (only the subject) to 1 (all)")
+    if config.data.buckets and training.outside_weight < 1:
+        raise UserError("data.buckets=true: masks (training.outside_weight below 1) are of squares; use one of the two")
     if len(optimizer.betas) != 2 or not all(0 <= beta < 1 for beta in optimizer.betas):
         raise UserError(f"optimizer.betas: {optimizer.betas}; expected two numbers in [0, 1)")
     if config.model.size_px is not None:

@@ -12,10 +12,11 @@ from delora_sd.adapters.attach import check_layers, with_default_layers
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.config.load import flatten, to_yaml
 from delora_sd.config.overlay import with_settings
+from delora_sd.data.buckets import Shape, bucket_shapes, load_shape, shape_of_photo
 from delora_sd.data.captions import photo_prompts
 from delora_sd.data.held_out import find_run_subject
 from delora_sd.data.masks import find_masks, load_square_mask
-from delora_sd.data.photos import Square, load_square, open_photo
+from delora_sd.data.photos import Square, open_photo
 from delora_sd.data.recorded import recognise_subject
 from delora_sd.data.subjects import MINIATURE, Subject
 from delora_sd.diffusion.bases import find_base
@@ -44,6 +45,8 @@ class Plan:
     size_px: int
     photos: dict[Path, Square]
     """Every trained photo, decoded once for all members; {} again as soon as the latents are cached."""
+    shapes: list[Shape]
+    """That photos can be cut to with `data.buckets`: 64 px apart for SDXL at 1024 px."""
 
     @property
     def model(self) -> ModelConfig:
@@ -82,9 +85,16 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
     base = find_base(model)
     for member in members:
         recognise_base(member.run, member.config, base)
+        if member.config.data.buckets and not base.family.knows_shapes:
+            raise UserError(
+                f"data.buckets=true: {base.family.title} was trained on squares; leave it out, or use a base of "
+                "another family"
+            )
         member.inside = _load_masks(member, base.latent_side)
     size_px = model.size_px or base.size_px
-    photos = _load_photos(members, size_px)
+    buckets = bucket_shapes(size_px, max(base.smallest_px, size_px // 16))
+    is_bucketed = configs[0].data.buckets  # then it is the only member
+    photos = _load_photos(members, buckets if is_bucketed else [(size_px, size_px)])
     for steps in (CLASS_IMAGE_STEPS, configs[0].preview.num_inference_steps):
         base.family.solver(base, steps, device="cpu")
     shapes = load_denoiser(base, device="meta", dtype=torch.float32)
@@ -100,10 +110,11 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
         dtype=resolve_dtype(model.dtype, accelerator.device),
         size_px=size_px,
         photos=photos,
+        shapes=buckets,
     )
 
 
-def _load_photos(members: list[Member], size_px: int) -> dict[Path, Square]:
+def _load_photos(members: list[Member], shapes: list[Shape]) -> dict[Path, Square]:
     """Returns the trained photos as training sees them; those that are only held out are decoded to see that they can.
 
     8 bits a channel: 0.8 MB for a photo at 512 px.
@@ -111,7 +122,9 @@ def _load_photos(members: list[Member], size_px: int) -> dict[Path, Square]:
     trained = dict.fromkeys(photo for member in members for photo in member.subject.photos)
     for photo in sorted({photo for member in members for photo in member.subject.held_out} - trained.keys()):
         open_photo(photo)
-    return {photo: load_square(photo, size_px) for photo in trained}
+    return {
+        photo: load_shape(photo, shapes[0] if len(shapes) == 1 else shape_of_photo(photo, shapes)) for photo in trained
+    }
 
 
 def _load_masks(member: Member, side: int) -> Tensor | None:

@@ -21,6 +21,8 @@ from delora_sd.training.loop.member import CellData
 class Draw:
     """One adapter's random choices for one step, on the CPU; n images, instance first, then class images."""
 
+    bucket: int
+    """Whose photos; 0 without buckets."""
     photos: Int[Tensor, " batch"]
     class_images: Int[Tensor, " batch"]
     times: Shaped[Tensor, " n"]
@@ -47,13 +49,18 @@ class Batch:
 
 def draw_step(data: CellData, objective: Objective, *, seed: int, step: int, batch_size: int) -> Draw:
     """Returns the choices of one adapter at one step, for the whole batch over all processes."""
+    bucket, turn, stream, class_stream = 0, step, "photos", "class images"
+    if data.buckets:
+        bucket, turn = _bucket_and_turn([len(each.photos.mean) for each in data.buckets], seed, step)
+        data, stream, class_stream = data.buckets[bucket], f"photos {bucket}", f"class images {bucket}"
     num_images = batch_size * (2 if data.class_images else 1)
     shape = (num_images, *data.photos.mean.shape[1:])
     generator = stream_generator(f"{seed}/step {step}")
     return Draw(
-        photos=_positions(len(data.photos.mean), "photos", seed, step, batch_size),
+        bucket=bucket,
+        photos=_positions(len(data.photos.mean), stream, seed, turn, batch_size),
         class_images=_positions(
-            len(data.class_images.mean) if data.class_images else 1, "class images", seed, step, batch_size
+            len(data.class_images.mean) if data.class_images else 1, class_stream, seed, turn, batch_size
         ),
         times=objective.draw_times(num_images, generator),
         latent_noise=torch.randn(shape, generator=generator),
@@ -68,6 +75,7 @@ def part_of_draw(draw: Draw, *, part: int, num_parts: int) -> Draw:
     has_class_images = len(draw.times) > len(draw.photos)
     rows = torch.cat([own, own + len(draw.photos)]) if has_class_images else own
     return Draw(
+        bucket=draw.bucket,
         photos=draw.photos[own],
         class_images=draw.class_images[own],
         times=draw.times[rows],
@@ -78,6 +86,7 @@ def part_of_draw(draw: Draw, *, part: int, num_parts: int) -> Draw:
 
 def assemble_batch(cells: list[CellData], draws: list[Draw], device: torch.device) -> Batch:
     """Returns the inputs of one call of the denoiser; the VAE's posterior is sampled anew at every step."""
+    cells = [cell.buckets[draw.bucket] if cell.buckets else cell for cell, draw in zip(cells, draws, strict=True)]
     chosen: list[tuple[LatentStats, Tensor]] = []
     captions: list[Condition] = []
     for cell, draw in zip(cells, draws, strict=True):
@@ -128,6 +137,16 @@ def _weights(cells: list[CellData], draws: list[Draw], device: torch.device) -> 
             own[: len(draw.photos)] = cell.photo_weights[draw.photos]
         weights.append(own)
     return torch.cat(weights).to(device, non_blocking=True)
+
+
+def _bucket_and_turn(num_photos: list[int], seed: int, step: int) -> tuple[int, int]:
+    """Returns (the bucket of a step, how often it was chosen before): each as often as it has photos, in an order that
+    is shuffled anew every epoch."""
+    epoch, offset = divmod(step, sum(num_photos))
+    owners = torch.repeat_interleave(torch.arange(len(num_photos)), torch.tensor(num_photos))
+    order = owners[torch.randperm(len(owners), generator=stream_generator(f"{seed}/buckets/epoch {epoch}"))].tolist()
+    bucket = order[offset]
+    return bucket, epoch * num_photos[bucket] + order[:offset].count(bucket)
 
 
 def _positions(num_items: int, what: str, seed: int, step: int, batch_size: int) -> Tensor:

@@ -29,6 +29,8 @@ class CellData:
     """Of the loss at each place of each photo; none: 1."""
     photo_inputs: Mapping[str, Tensor] = field(default_factory=dict)
     """What the model is given with each photo besides, (photos, ...) under the names of its arguments."""
+    buckets: "tuple[CellData, ...]" = ()
+    """With `data.buckets` one for each shape of photos; then the fields above are the first's and nobody's."""
 
 
 @dataclass(kw_only=True, eq=False)

@@ -11,7 +11,7 @@ from delora_sd.adapters.attach import with_default_layers
 from delora_sd.adapters.lowrank.pack import attach_adapters, detach
 from delora_sd.config.load import to_dict
 from delora_sd.diffusion.bases import find_base
-from delora_sd.diffusion.cache import LatentStats, square_sizes
+from delora_sd.diffusion.cache import LatentStats, whole_sizes
 from delora_sd.diffusion.families.family import Base, Condition
 from delora_sd.diffusion.parts import resolve_device, resolve_dtype
 from delora_sd.errors import UserError
@@ -137,14 +137,14 @@ def _step_peak(config: TrainConfig, base: Base, denoiser: nn.Module, cells: list
     """Returns the peak of one step beside the denoiser; a step that does not fit counts as all that was free."""
     available = meter.free_bytes(denoiser.device)
     try:
-        return meter.peak_bytes(denoiser.device, partial(_train_one_step, config, base, denoiser, cells))
+        return meter.peak_bytes(denoiser.device, partial(train_one_step, config, base, denoiser, cells))
     except torch.OutOfMemoryError:
         return available
     finally:
         detach(denoiser)
 
 
-def _train_one_step(config: TrainConfig, base: Base, denoiser: nn.Module, cells: list[CellData]) -> None:
+def train_one_step(config: TrainConfig, base: Base, denoiser: nn.Module, cells: list[CellData]) -> None:
     """Forward, backward and optimizer step of one adapter per cell."""
     pack_size = len(cells)
     pack = attach_adapters(denoiser, [config.adapter] * pack_size, seeds=list(range(pack_size)))
@@ -165,7 +165,7 @@ def _train_one_step(config: TrainConfig, base: Base, denoiser: nn.Module, cells:
 def random_cell(config: TrainConfig, base: Base, device: torch.device) -> CellData:
     """Returns inputs of the right size and no meaning: memory and speed do not depend on the images."""
     mean, std = torch.randn(2, 5, base.latent_channels, base.latent_side, base.latent_side, device=device)
-    photos = LatentStats(mean=mean, std=std.abs() * 0.1, sizes=square_sizes(base.size_px, 5).to(device))
+    photos = LatentStats(mean=mean, std=std.abs() * 0.1, sizes=whole_sizes(base.size_px, base.size_px, 5).to(device))
     caption = random_condition(base, device)
     cell = CellData(photos=photos, captions=(caption,), class_images=None, class_caption=None)
     return replace(cell, class_images=photos, class_caption=caption) if config.training.prior_weight else cell

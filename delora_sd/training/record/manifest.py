@@ -2,12 +2,14 @@
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from delora_sd import __version__
+from delora_sd.data.buckets import Shape, shape_of_photo
 from delora_sd.data.subjects import Subject
 from delora_sd.diffusion.families.family import Base
 from delora_sd.files.contents import hash_file, hash_file_once
@@ -25,6 +27,7 @@ def describe_run(
     masks: tuple[Path, ...],
     base: Base,
     *,
+    shapes: Sequence[Shape],
     trainable_parameters: int,
     before: dict[str, Any],
 ) -> dict[str, Any]:
@@ -33,6 +36,7 @@ def describe_run(
     Args:
         prompts: Of the subject's photos, one each or one for all.
         masks: Of the subject's photos, in their order, or ().
+        shapes: That photos can be cut to; () for squares.
         before: The manifest of the call that began it, {} in the first; its photos were compared and stay as they are.
     """
     peft_config = config.adapter.peft_config
@@ -41,6 +45,7 @@ def describe_run(
         | {
             "subject": {"name": subject.name, "class_word": subject.class_word, "is_live": subject.is_live},
             "photos": _hash_photos(subject.photos),
+            "shapes": {photo.name: list(shape_of_photo(photo, shapes)) for photo in subject.photos} if shapes else {},
             "held_out": _hash_photos(subject.held_out),
             "captions": dict(zip((photo.name for photo in subject.photos), prompts, strict=True))
             if config.data.captions
@@ -74,6 +79,7 @@ def describe_making(config: TrainConfig, base: Base) -> dict[str, Any]:
             "random_weights": base.has_random_weights,
             "size_px": base.size_px,
             "prediction_type": base.prediction_type,
+            "family": base.family.name,
         },
     }
 

@@ -120,7 +120,7 @@ def test_the_text_encoders_part_is_left_out_with_a_warning(tmp_path):
         (f"{KOHYA}.lokr_w1", "is a LoKr file"),
         (f"{KOHYA}.lora_mid.weight", "LoCon with a middle factor"),
         ("model.diffusion_model.out.2.weight", "is no LoRA"),
-        ("lora_unet_input_blocks_4_1_proj_in.lora_down.weight", "made for another base: this UNet has no layer"),
+        ("lora_unet_input_blocks_4_1_proj_in.lora_down.weight", "made for another base: this base has no layer"),
         ("lora_te_text_model_x.lora_down.weight", "holds no LoRA of a UNet"),
     ],
 )

@@ -131,7 +131,7 @@ def test_what_is_not_used_is_left_out_with_a_warning_that_counts_it(tmp_path, ke
         (f"base_model.model.{BLOCK}.to_q.ia3_l", "is a IA3 file.*give the folder"),
         ("base_model.unilora_theta_d", "is a UniLoRA file.*give the folder"),
         (f"unet.{BLOCK}.to_q.weight", "is no LoRA: it holds"),
-        ("transformer.single_blocks.0.attn.to_q.lora_A.weight", "made for another base: this UNet has no layer"),
+        ("transformer.single_blocks.0.attn.to_q.lora_A.weight", "made for another base: this base has no layer"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_the_true_reason(tmp_path, key, reason):

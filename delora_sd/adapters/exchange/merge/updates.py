@@ -18,6 +18,7 @@ from delora_sd.adapters.lowrank.methods import METHODS, LayerSpec, Tensors
 from delora_sd.adapters.lowrank.pack import ADAPTABLE
 from delora_sd.adapters.peft import layout as peft_layout
 from delora_sd.adapters.peft.lora_config import beyond_plain_lora
+from delora_sd.diffusion.families.table import family_of_layers
 from delora_sd.errors import UserError
 from delora_sd.quantization import weight_shape
 from delora_sd.settings import AdapterConfig
@@ -106,15 +107,16 @@ def _constant_update(change: Tensor, parameter: Tensor) -> Tensor:
 
 
 def check_shapes(shapes: dict[str, tuple[int, ...]], unet: nn.Module, *, source: Path) -> None:
-    """Raises UserError naming the layers that this UNet lacks or has in another shape."""
-    modules = dict(unet.named_modules())
-    missing = [layer for layer in shapes if layer not in modules]
-    if missing:
-        raise UserError(f"{source} was made for another base: this UNet has no layer '{missing[0]}'")
-    here = {layer: weight_shape(modules[layer]) for layer in shapes}
-    differing = [layer for layer, shape in shapes.items() if here[layer] != tuple(shape)]
+    """Raises UserError naming the layers that this base lacks or has in another shape, and the families, if two."""
+    here = {name: weight_shape(module) for name, module in unet.named_modules() if isinstance(module, ADAPTABLE)}
+    missing = [layer for layer in shapes if layer not in here]
+    differing = [layer for layer, shape in shapes.items() if layer in here and here[layer] != tuple(shape)]
+    if not (missing or differing):
+        return
+    theirs, ours = family_of_layers(shapes), family_of_layers(here)
+    found = [] if theirs is ours else [f"an adapter of {theirs.title} does not fit {ours.title}"]
+    found += [f"this base has no layer '{missing[0]}'"] if missing else []
     if differing:
-        named = "; ".join(f"{layer} is {shapes[layer]} there, {here[layer]} here" for layer in differing[:3])
-        raise UserError(
-            f"{source} was made for another base: {len(differing)} of {len(shapes)} layers differ in shape ({named})"
-        )
+        named = "; ".join(f"{layer} is {tuple(shapes[layer])} there, {here[layer]} here" for layer in differing[:3])
+        found.append(f"{len(differing)} of {len(shapes)} layers differ in shape ({named})")
+    raise UserError(f"{source} was made for another base: {', '.join(found)}")

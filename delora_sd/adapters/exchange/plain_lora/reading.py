@@ -109,7 +109,7 @@ def warn_of_unused(path: Path, unused: Counter[str]) -> None:
 def _layer(written: str, names: dict[str, str], path: Path) -> str:
     layer = names.get(flat_name(written))
     if layer is None:
-        raise UserError(f"{path} was made for another base: this UNet has no layer '{written[:120]}'")
+        raise UserError(f"{path} was made for another base: this base has no layer '{written[:120]}'")
     return layer
 
 
