@@ -14,6 +14,7 @@ from importlib.metadata import requires
 from pathlib import Path
 
 from delora_sd.cli.doctor import Check, Finding
+from delora_sd.cli.memory import check_memory
 from delora_sd.errors import UserError
 from delora_sd.files.versions import package_version
 from delora_sd.settings import DataConfig, DoctorConfig, GenerateConfig, ModelConfig, TrainConfig, TrainingConfig
@@ -138,7 +139,15 @@ def check_by_doing(config: DoctorConfig) -> list[Finding]:
     return [Finding(topic="self-test", name="train and generate", state="ok", found=found)]
 
 
-CHECKS: list[Check] = [check_packages, check_devices, check_disk, check_bases, check_photos, check_by_doing]
+CHECKS: list[Check] = [
+    check_packages,
+    check_devices,
+    check_disk,
+    check_bases,
+    check_memory,
+    check_photos,
+    check_by_doing,
+]
 
 
 def _train_and_generate(folder: Path) -> int:

@@ -137,6 +137,8 @@ class Family:
     """diffusers' class that draws with it."""
     architectures: tuple[str, ...] = ()
     """Bases of its real sizes with random weights: `architectures/NAME.yaml`."""
+    released: Mapping[str, str] = field(default_factory=dict)
+    """{hub id: its architecture}: what a base takes is known before it is downloaded."""
     default_layers: tuple[str, ...]
     """Endings of the layers that are adapted where nothing else is asked."""
 

@@ -128,6 +128,10 @@ SD = Family(
     tokenizers=("tokenizer",),
     pipeline="StableDiffusionPipeline",
     architectures=("sd15-architecture", "sd21-architecture"),
+    released={
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15-architecture",
+        "stabilityai/stable-diffusion-2-1": "sd21-architecture",
+    },
     default_layers=unets.ATTENTION,
     claims=_claims,
     refuse=_refuse,

@@ -204,6 +204,7 @@ SDXL = Family(
     tokenizers=("tokenizer", "tokenizer_2"),
     pipeline="StableDiffusionXLPipeline",
     architectures=("sdxl-architecture",),
+    released={"stabilityai/stable-diffusion-xl-base-1.0": "sdxl-architecture"},
     default_layers=unets.ATTENTION,
     claims=_claims,
     refuse=_refuse,

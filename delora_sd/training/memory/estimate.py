@@ -1,4 +1,4 @@
-"""What training on a base takes, before anything is downloaded: one step is run on shapes alone, on device "meta".
+"""What training on a base takes, on any machine: one step is run on shapes alone, on device "meta".
 
 Computed, not measured: what PyTorch's tensors hold at the worst moment, without the allocator's gaps, CUDA's own
 context (about 0.5 GB) and kernels' workspaces.

@@ -1,0 +1,66 @@
+"""Writes docs/MEMORY.md: what training takes on every architecture, computed from shapes on device "meta".
+
+    python scripts/bench/memory_table.py
+
+No weights and no GPU: about a CPU minute, 2 GB of memory. Run it again when a family is added.
+"""
+
+from pathlib import Path
+
+from delora_sd.cli.memory import usual_training
+from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.families.table import architectures
+from delora_sd.settings import ModelConfig
+from delora_sd.training.memory.estimate import KINDS, Needs, estimate
+
+FILE = Path(__file__).resolve().parents[2] / "docs" / "MEMORY.md"
+
+COLUMNS = (
+    "base",
+    "px",
+    "weights bf16",
+    "int8",
+    "int4",
+    "text encoders",
+    "VAE",
+    "a step",
+    "a step, checkpointing",
+    "**peak bf16**",
+    "**peak bf16, checkpointing**",
+    "**peak int4, checkpointing**",
+)
+HEAD = "| " + " | ".join(COLUMNS) + " |\n" + "| --- " * len(COLUMNS) + "|"
+BEGIN, END = "<!-- computed -->", "<!-- /computed -->"
+"""What lies between them is written anew."""
+
+
+def main() -> None:
+    before, _, rest = FILE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    rows = "\n".join([HEAD, *(row(name) for name in architectures())])
+    FILE.write_text(f"{before}{BEGIN}\n\n{rows}\n\n{END}{after}", encoding="utf-8")
+    print(rows)
+
+
+def row(name: str) -> str:
+    """Returns the base's line of the table."""
+    base = find_base(ModelConfig(base=name))
+    needs = estimate(base, usual_training(name))
+    numbers = [
+        *(needs.weights[kind] for kind in KINDS),
+        needs.text,
+        needs.vae,
+        needs.step,
+        needs.checkpointed_step,
+        *_peaks(needs),
+    ]
+    return f"| `{name}` | {base.size_px} | " + " | ".join(f"{number / 1e9:.2f}" for number in numbers) + " |"
+
+
+def _peaks(needs: Needs) -> list[int]:
+    ways = (("none", False), ("none", True), ("int4", True))
+    return [needs.peak(kind, is_checkpointed=is_checkpointed) for kind, is_checkpointed in ways]
+
+
+if __name__ == "__main__":
+    main()
