@@ -77,6 +77,25 @@ def test_samples_come_adapter_major_with_instance_before_class_images():
     assert batch.conditions["tokens"][:, 0, 0].tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
 
 
+def test_each_photo_brings_its_caption_and_its_size_and_the_cache_stays_as_it_was():
+    cell = make_cell(4, 6)
+    captions = tuple({"tokens": torch.full((3, 5), float(i)), "pooled": torch.full((2,), float(i))} for i in range(4))
+    sizes = torch.arange(4)[:, None].expand(4, 6)
+    photos = LatentStats(mean=cell.photos.mean, std=cell.photos.std, sizes=sizes)
+    of_class = LatentStats(mean=cell.class_images.mean, std=cell.class_images.std, sizes=torch.full((6, 6), 9))
+    class_caption = {"tokens": torch.full((3, 5), -1.0), "pooled": torch.full((2,), -1.0)}
+    cell = CellData(photos=photos, captions=captions, class_images=of_class, class_caption=class_caption)
+    for step in range(3):
+        chosen = draw(cell, step, batch_size=3)
+        conditions = assemble_batch([cell], [chosen], torch.device("cpu")).conditions
+        photos_then_class = [*map(float, chosen.photos.tolist()), -1.0, -1.0, -1.0]
+        assert conditions["tokens"][:, 0, 0].tolist() == conditions["pooled"][:, 1].tolist() == photos_then_class
+        assert conditions["sizes"][:, 5].tolist() == [*chosen.photos.tolist(), 9, 9, 9]
+        for value in conditions.values():
+            value.mul_(2)  # a script that multiplies its cache in place doubles it at every step
+    assert all((caption["tokens"] == i).all() for i, caption in enumerate(captions))
+
+
 def test_latents_are_sampled_anew_with_the_cached_spread():
     mean, std = torch.full((1, 4, 2, 2), 3.0), torch.full((1, 4, 2, 2), 0.5)
     cell = CellData(

@@ -64,6 +64,23 @@ def test_weights_scale_the_squared_error_of_each_place_and_the_mean_is_over_all_
     assert prior == pytest.approx([2.0 * (each[2] + each[3]) / 2], rel=1e-5)
 
 
+def test_an_objectives_weights_stay_with_their_samples_in_either_half():
+    """The trap of other scripts: weights of the whole batch on the instance half, after the prior half was cut off."""
+
+    class Weighted(Ddpm):
+        def weights(self, times: torch.Tensor) -> torch.Tensor:
+            return times.float() + 1
+
+    batch = make_batch(8)
+    each = [loss * (time + 1) for loss, time in zip(naive_losses(batch), batch.times.tolist(), strict=True)]
+    objective = Weighted(alphas_cumprod=ALPHAS, prediction_type="epsilon")
+    instance, prior = pack_losses(
+        HalfOfWhatItSees(), batch, objective=objective, prior_weights=torch.tensor([0.5, 2.0])
+    )
+    assert instance.tolist() == pytest.approx([(each[0] + each[1]) / 2, (each[4] + each[5]) / 2], rel=1e-5)
+    assert prior.tolist() == pytest.approx([0.5 * (each[2] + each[3]) / 2, 2.0 * (each[6] + each[7]) / 2], rel=1e-5)
+
+
 def test_without_prior_preservation_every_sample_is_of_the_subject():
     batch = make_batch(6)
     each = naive_losses(batch)
