@@ -9,7 +9,7 @@ from delora_sd.settings import AdapterConfig, DoctorConfig, ModelConfig, TrainCo
 
 if TYPE_CHECKING:
     from delora_sd.diffusion.families.family import Base
-    from delora_sd.training.memory.estimate import Needs
+    from delora_sd.training.memory.on_shapes import Needs
 
 _WAYS = (
     ("none", False, "as it is"),
@@ -26,8 +26,8 @@ def check_memory(config: DoctorConfig) -> list[Finding]:
     if base is None:
         return []
     from delora_sd.diffusion.parts import resolve_device
-    from delora_sd.training.memory.estimate import estimate
     from delora_sd.training.memory.meter import free_bytes
+    from delora_sd.training.memory.on_shapes import estimate
     from delora_sd.training.memory.pack_size import USABLE_SHARE
 
     needs = estimate(base, usual_training(base.name))

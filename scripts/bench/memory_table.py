@@ -11,7 +11,7 @@ from delora_sd.cli.memory import usual_training
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.families.table import architectures
 from delora_sd.settings import ModelConfig
-from delora_sd.training.memory.estimate import KINDS, Needs, estimate
+from delora_sd.training.memory.on_shapes import KINDS, Needs, estimate
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "MEMORY.md"
 

@@ -13,7 +13,7 @@ from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.parts import load_denoiser
 from delora_sd.settings import ModelConfig
 from delora_sd.training.memory import meter
-from delora_sd.training.memory.estimate import Needs, estimate, stored_bytes
+from delora_sd.training.memory.on_shapes import Needs, estimate, stored_bytes
 from delora_sd.training.memory.pack_size import random_cell, train_one_step
 
 
