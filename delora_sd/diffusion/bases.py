@@ -150,16 +150,17 @@ def _find_family(name: str, folder: Path) -> Family:
     if not folder.is_dir():
         raise UserError(f"model.base={name}: its folder {folder} is missing; install delora_sd again")
     denoisers = dict.fromkeys(family.denoiser for family in FAMILIES.values())
-    present = [part for part in denoisers if (folder / part).is_dir()]
-    if not present:
-        raise UserError(_missing_part(name, folder, next(iter(denoisers))))
-    configs = {part: _read_config(folder, part) for part in present}
+    configs = {part: _read_config(folder, part) for part in denoisers if (folder / part).is_dir()}
+    classes = [config.get("_class_name") for config in configs.values()]
     if (folder / f"{MODEL_INDEX}.json").is_file():
         configs[MODEL_INDEX] = _read_json(folder / f"{MODEL_INDEX}.json")
+    said = configs.get(MODEL_INDEX, {}).get("_class_name")
+    if not classes and said in (None, *(family.pipeline for family in FAMILIES.values())):
+        raise UserError(_missing_part(name, folder, next(iter(denoisers))))
     family = family_of(configs)
     if family is None:
-        said = configs.get(MODEL_INDEX, {}).get("_class_name") or configs[present[0]].get("_class_name", "no class")
-        raise UserError(f"model.base={name}: its family is not known ({str(said)[:80]}); those known: {titles()}")
+        found = str(said or classes[0])[:80]
+        raise UserError(f"model.base={name}: its family is not known ({found}); those known: {titles()}")
     family.refuse(f"model.base={name}", configs)
     return family
 
