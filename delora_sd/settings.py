@@ -12,8 +12,9 @@ DEFAULT_BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     base: str = DEFAULT_BASE
-    """A Stable Diffusion 1.x/2.x: `miniature` (bundled, offline), a local diffusers folder, or a hub id.
-    `sd15-architecture` is the real architecture with random weights: for tests of size and speed only."""
+    """Stable Diffusion 1.x/2.x, SDXL or another family (docs/ADDING_A_BASE.md): `miniature` (bundled, offline), a local
+    diffusers folder, a checkpoint in one .safetensors file, or a hub id. `sd15-architecture`, `sdxl-architecture`, ...
+    are real architectures with random weights: for tests of size and speed only."""
     revision: str | None = None
     """Branch, tag or commit on the hub; none: the default branch."""
     offline: bool = False
@@ -22,7 +23,7 @@ class ModelConfig:
     """Precision of the frozen base. auto: bf16 on a GPU that has it, fp16 on older ones, fp32 on a CPU.
     Adapter parameters are always fp32."""
     quantization: Literal["none", "int8", "int4"] = "none"
-    """Store the frozen UNet's linear weights in 8 or 4 bits (extra: pip install delora_sd[quantize])."""
+    """Store the frozen denoiser's linear weights in 8 or 4 bits (extra: pip install delora_sd[quantize])."""
     size_px: int | None = None
     """Side of the square training and generated images, pixels; none: what the base was trained at."""
 
@@ -80,7 +81,8 @@ class AdapterConfig:
     train_magnitude: bool = True
     """DoRA: learn the magnitude vector; false is Table 10's fixed magnitude."""
     target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    """Layers to adapt: those of the UNet whose dotted name ends with one of these. Linear and Conv2d."""
+    """Layers to adapt: those whose dotted name ends with one of these, Linear and Conv2d. These four, the default, mean
+    what the base's family calls its own (the run's config.yaml then names them)."""
     rank_pattern: dict[str, int] = field(default_factory=dict)
     """Other ranks for some layers: {regular expression on the layer's name: rank}."""
     boundary_pattern: dict[str, float] = field(default_factory=dict)

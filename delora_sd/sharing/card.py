@@ -20,7 +20,11 @@ CARD = "README.md"
 WIDGET_IMAGES = 6
 """On the hub they stand in a row; one per prompt."""
 
-_LICENCES = {DEFAULT_BASE: "creativeml-openrail-m", "miniature": "mit"}
+_LICENCES = {
+    DEFAULT_BASE: "creativeml-openrail-m",
+    "stabilityai/stable-diffusion-xl-base-1.0": "openrail++",
+    "miniature": "mit",
+}
 """Of the bases that we name ourselves; an adapter is under its base's."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PLACES = ("output_dir", "model.base", "data.photos", "data.dataset", "data.captions", "adapter.peft_config")
