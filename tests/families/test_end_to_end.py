@@ -115,6 +115,18 @@ def test_exported_file_is_the_adapter_tensor_by_tensor_in_diffusers(
         torch.testing.assert_close(loaded[name], update, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("layout", ["kohya", "diffusers", "peft"])
+def test_exported_file_is_read_back_here(layout: str, run: RunFolder, base: Base, updates: dict[str, torch.Tensor]):
+    file = run.path / f"again.{'peft' if layout == 'peft' else 'safetensors'}"
+    assert main(["export", str(run.path), f"layout={layout}", "precision=fp32", f"output={file}"]) == 0
+    denoiser = load_denoiser(base, device="cpu", dtype=torch.float32)
+    weights = dict(denoiser.named_parameters())
+    found = {name: update(weights[name].detach()) for name, update in load_updates(file, denoiser).items()}
+    assert set(found) == set(updates)
+    for name, update in updates.items():
+        torch.testing.assert_close(found[name], update, rtol=1e-4, atol=1e-6)
+
+
 def test_merged_model_is_base_plus_adapter_and_loads_as_a_pipeline(
     run: RunFolder, base: Base, updates: dict[str, torch.Tensor], tmp_path: Path
 ):

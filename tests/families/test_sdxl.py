@@ -69,6 +69,23 @@ def test_the_architecture_has_sdxls_sizes():
     assert sum(p.numel() for p in text.encoder_2.parameters()) == 694_659_840
 
 
+def test_kohyas_names_are_those_of_sd_scripts_and_comfyui():
+    """Stability's blocks: two transformers of depth 2 and two of depth 10 on the way in, one in the middle, six out."""
+    unet = load_denoiser(find_base(ModelConfig(base="sdxl-architecture")), device="meta", dtype=torch.float32)
+    ends = tuple(f".{name}" for name in SDXL.default_layers)
+    keys = [SDXL.export.kohya_key(name) for name, _ in unet.named_modules() if name.endswith(ends)]
+    depths = {f"input_blocks_{i}_1": depth for i, depth in ((4, 2), (5, 2), (7, 10), (8, 10))} | {"middle_block_1": 10}
+    depths |= {f"output_blocks_{i}_1": depth for i, depth in enumerate((10, 10, 10, 2, 2, 2))}
+    expected = {
+        f"lora_unet_{block}_transformer_blocks_{i}_{attention}_{projection}"
+        for block, depth in depths.items()
+        for i in range(depth)
+        for attention in ("attn1", "attn2")
+        for projection in ("to_q", "to_k", "to_v", "to_out_0")
+    }
+    assert set(keys) == expected and len(keys) == 560
+
+
 def test_conditions_are_the_pipelines(folder: Path, pipeline: StableDiffusionXLPipeline):
     tokens, no_tokens, pooled, no_pooled = pipeline.encode_prompt(TEXTS[0], device="cpu", negative_prompt=None)
     ours = embed_texts(find_base(ModelConfig(base=str(folder))), TEXTS, **CPU)
