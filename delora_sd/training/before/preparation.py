@@ -64,7 +64,7 @@ class _Part:
 
 
 def _files(member: Member, plan: Plan) -> list[_Part]:
-    """Returns the member's files: one part for each shape of photos, squares in one; class images as many as photos."""
+    """Returns the member's files: squares in one part, else a part for each shape, with its share of class images."""
     photos, prompts, base = member.subject.photos, member.prompts, plan.base
     square = (plan.size_px, plan.size_px)
     if not member.config.data.buckets:
