@@ -109,6 +109,7 @@ def create_adapter(
 
     Made on the CPU in fp32, wherever the weights are: the same start on every device.
     """
+    weights = {name: _known(weight) for name, weight in weights.items()}
     specs = {name: resolve_layer(name, config, weight, fused_rows.get(name, ())) for name, weight in weights.items()}
     tensors = {
         name: start_layer(
@@ -117,6 +118,11 @@ def create_adapter(
         for name, weight in weights.items()
     }
     return Adapter(config, specs, tensors)
+
+
+def _known(weight: Tensor) -> Tensor:
+    """Zeros for a weight that is only a shape (device "meta"): sizes can be counted without values."""
+    return torch.zeros(()).expand(weight.shape) if weight.is_meta else weight
 
 
 def layer_factors(config: AdapterConfig, spec: LayerSpec, tensors: Tensors, weight: Tensor | None = None) -> Factors:
