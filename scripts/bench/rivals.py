@@ -145,7 +145,7 @@ def train_plainly(job: Job, folder: Path, attach: Callable, save: Callable) -> C
 
     from delora_sd.data.photos import load_square, stack_squares
     from delora_sd.diffusion.bases import find_base
-    from delora_sd.diffusion.cache import cast_conditions, square_sizes, stack_conditions
+    from delora_sd.diffusion.cache import cast_conditions, stack_conditions, whole_sizes
     from delora_sd.diffusion.parts import load_denoiser, load_text, load_vae, resolve_device, resolve_dtype
     from delora_sd.settings import ModelConfig, TrainingConfig
 
@@ -166,7 +166,9 @@ def train_plainly(job: Job, folder: Path, attach: Callable, save: Callable) -> C
             mean, deviation = family.encode_images(chosen.to(device, vae.dtype), vae)
             latents = (mean + deviation * torch.randn_like(mean)).float()
             encoded = family.encode_prompts([caption] * job.batch, text)
-            conditions = cast_conditions(stack_conditions(encoded, square_sizes(base.size_px, job.batch)), dtype)
+            conditions = cast_conditions(
+                stack_conditions(encoded, whole_sizes(base.size_px, base.size_px, job.batch)), dtype
+            )
         noise, times = torch.randn_like(latents), objective.draw_times(job.batch, generator).to(device)
         noisy, target = (make(latents, noise, times) for make in (objective.noisy, objective.target))
         predicted = family.predict(unet, noisy.to(dtype), times, conditions)

@@ -78,13 +78,15 @@ def unet_flops(base: "Base") -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from delora_sd.diffusion.cache import square_sizes, stack_conditions
+    from delora_sd.diffusion.cache import stack_conditions, whole_sizes
     from delora_sd.diffusion.parts import load_denoiser
     from delora_sd.training.memory.pack_size import random_condition
 
     denoiser = load_denoiser(base, device="meta", dtype=torch.float32)
     latents = torch.zeros(1, base.latent_channels, base.latent_side, base.latent_side, device="meta")
-    conditions = stack_conditions([random_condition(base, torch.device("meta"))], square_sizes(base.size_px, 1))
+    conditions = stack_conditions(
+        [random_condition(base, torch.device("meta"))], whole_sizes(base.size_px, base.size_px, 1)
+    )
     with FlopCounterMode(display=False) as counter:
         base.family.predict(denoiser, latents, torch.zeros(1, device="meta"), conditions)
     return float(counter.get_total_flops())
