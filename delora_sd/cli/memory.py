@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from delora_sd.cli.doctor import Finding
 from delora_sd.errors import UserError
-from delora_sd.settings import AdapterConfig, DoctorConfig, ModelConfig, TrainConfig, TrainingConfig
+from delora_sd.settings import DoctorConfig, ModelConfig
 
 if TYPE_CHECKING:
     from delora_sd.diffusion.families.family import Base
@@ -27,17 +27,15 @@ def check_memory(config: DoctorConfig) -> list[Finding]:
         return []
     from delora_sd.diffusion.parts import resolve_device
     from delora_sd.training.memory.meter import free_bytes
-    from delora_sd.training.memory.on_shapes import estimate
+    from delora_sd.training.memory.on_shapes import usual_needs
     from delora_sd.training.memory.pack_size import USABLE_SHARE
 
-    needs = estimate(base, usual_training(base.name))
     device = resolve_device()
-    return [memory_finding(config.model.base, needs, usable=free_bytes(device) * USABLE_SHARE, device=device.type)]
-
-
-def usual_training(base: str) -> TrainConfig:
-    """Returns what the numbers are of: DeLoRA of rank 16, one photo and one class image a step."""
-    return TrainConfig(model=ModelConfig(base=base), adapter=AdapterConfig(), training=TrainingConfig())
+    return [
+        memory_finding(
+            config.model.base, usual_needs(base), usable=free_bytes(device) * USABLE_SHARE, device=device.type
+        )
+    ]
 
 
 def known_base(model: ModelConfig) -> "Base | None":

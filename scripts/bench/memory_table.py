@@ -1,4 +1,6 @@
-"""Writes docs/MEMORY.md: what training takes on every architecture, computed from shapes on device "meta".
+"""Writes the table of docs/MEMORY.md and the doctor's needs.json: what training takes on every architecture.
+
+Computed from shapes on device "meta":
 
     python scripts/bench/memory_table.py
 
@@ -7,11 +9,10 @@ No weights and no GPU: about a CPU minute, 2 GB of memory. Run it again when a f
 
 from pathlib import Path
 
-from delora_sd.cli.memory import usual_training
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.families.table import architectures
 from delora_sd.settings import ModelConfig
-from delora_sd.training.memory.on_shapes import KINDS, Needs, estimate
+from delora_sd.training.memory.on_shapes import KINDS, Needs, estimate, usual_training, write_table
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "MEMORY.md"
 
@@ -37,15 +38,15 @@ BEGIN, END = "<!-- computed -->", "<!-- /computed -->"
 def main() -> None:
     before, _, rest = FILE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    rows = "\n".join([HEAD, *(row(name) for name in architectures())])
+    needs = {name: estimate(find_base(ModelConfig(base=name)), usual_training(name)) for name in architectures()}
+    write_table(needs)
+    rows = "\n".join([HEAD, *(row(name, each) for name, each in needs.items())])
     FILE.write_text(f"{before}{BEGIN}\n\n{rows}\n\n{END}{after}", encoding="utf-8")
     print(rows)
 
 
-def row(name: str) -> str:
+def row(name: str, needs: Needs) -> str:
     """Returns the base's line of the table."""
-    base = find_base(ModelConfig(base=name))
-    needs = estimate(base, usual_training(name))
     numbers = [
         *(needs.weights[kind] for kind in KINDS),
         needs.text,
@@ -54,7 +55,7 @@ def row(name: str) -> str:
         needs.checkpointed_step,
         *_peaks(needs),
     ]
-    return f"| `{name}` | {base.size_px} | " + " | ".join(f"{number / 1e9:.2f}" for number in numbers) + " |"
+    return f"| `{name}` | {needs.size_px} | " + " | ".join(f"{number / 1e9:.2f}" for number in numbers) + " |"
 
 
 def _peaks(needs: Needs) -> list[int]:

@@ -4,10 +4,12 @@ Computed, not measured: what PyTorch's tensors hold at the worst moment, without
 context (about 0.5 GB) and kernels' workspaces.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +19,12 @@ from delora_sd.adapters.attach import with_default_layers
 from delora_sd.adapters.lowrank.pack import detach
 from delora_sd.diffusion.families.family import Base
 from delora_sd.diffusion.parts import load_denoiser, load_text, load_vae, model_bytes, text_bytes
-from delora_sd.settings import TrainConfig
+from delora_sd.settings import ModelConfig, TrainConfig
 from delora_sd.training.memory import meter
 from delora_sd.training.memory.pack_size import random_cell, train_one_step
+
+TABLE = Path(__file__).with_name("needs.json")
+"""Of every architecture, computed by scripts/bench/memory_table.py: the doctor need not compute it again."""
 
 KINDS = ("none", "int8", "int4")
 """`model.quantization`; none: bf16."""
@@ -33,8 +38,9 @@ _INT4_PER_WEIGHT = 0.5 + 4 / 64
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """Bytes."""
+    """Bytes, of images of `size_px`."""
 
+    size_px: int
     weights: dict[str, int]
     """Of the frozen denoiser, by `model.quantization`."""
     step: int
@@ -51,8 +57,30 @@ class Needs:
         return max(self.text, self.weights[kind] + step)
 
 
+def usual_needs(base: Base) -> Needs:
+    """Returns what `usual_training` takes: of a base of released sizes as the table has it, else computed."""
+    known = read_table().get(base.name)
+    is_known = known is not None and known.size_px == base.size_px
+    return known if is_known else estimate(base, usual_training(base.name))
+
+
+def usual_training(base: str) -> TrainConfig:
+    """Returns what the numbers are of: DeLoRA of rank 16, one photo and one class image a step."""
+    return TrainConfig(model=ModelConfig(base=base))
+
+
+def write_table(needs: dict[str, Needs]) -> None:
+    """Writes what was computed, {architecture: needs}, where the doctor looks first."""
+    TABLE.write_text(json.dumps({name: asdict(each) for name, each in needs.items()}, indent=2) + "\n")
+
+
+@cache
+def read_table() -> dict[str, Needs]:
+    return {name: Needs(**each) for name, each in json.loads(TABLE.read_text()).items()}
+
+
 def estimate(base: Base, config: TrainConfig) -> Needs:
-    """Returns what the settings take on the base with a bf16 denoiser; seconds, whatever the base's size."""
+    """Returns what the settings take on the base with a bf16 denoiser: 10 to 60 CPU seconds, by the base's size."""
     config = replace(config, adapter=with_default_layers(config.adapter, base.family))
     text = load_text(base, device=_META, dtype=torch.bfloat16)
     denoiser = load_denoiser(base, device=_META, dtype=torch.bfloat16)
@@ -60,6 +88,7 @@ def estimate(base: Base, config: TrainConfig) -> Needs:
     denoiser.enable_gradient_checkpointing()
     checkpointed = _step_bytes(config, base, denoiser.train())
     return Needs(
+        size_px=base.size_px,
         weights={kind: stored_bytes(denoiser, kind) for kind in KINDS},
         step=plain,
         checkpointed_step=checkpointed,

@@ -8,13 +8,24 @@ import pytest
 import torch
 
 from delora_sd.adapters.lowrank.pack import detach
-from delora_sd.cli.memory import known_base, memory_finding, usual_training
+from delora_sd.cli.memory import known_base, memory_finding
 from delora_sd.diffusion.bases import find_base
+from delora_sd.diffusion.families.table import architectures
 from delora_sd.diffusion.parts import load_denoiser
 from delora_sd.settings import ModelConfig
 from delora_sd.training.memory import meter
-from delora_sd.training.memory.on_shapes import Needs, estimate, stored_bytes
+from delora_sd.training.memory.on_shapes import (
+    KINDS,
+    Needs,
+    estimate,
+    read_table,
+    stored_bytes,
+    usual_needs,
+    usual_training,
+)
 from delora_sd.training.memory.pack_size import random_cell, train_one_step
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +77,25 @@ def test_a_released_base_is_known_before_it_is_downloaded(tmp_path: Path, monkey
     assert known_base(ModelConfig(base="nobody/nothing")) is None
 
 
+@pytest.mark.parametrize("name", architectures())
+def test_the_doctors_table_has_every_architecture_as_it_is(name: str):
+    base = find_base(ModelConfig(base=name))
+    known = read_table()[name]
+    denoiser = load_denoiser(base, device="meta", dtype=torch.bfloat16)
+    assert known.size_px == base.size_px
+    assert known.weights == {kind: stored_bytes(denoiser, kind) for kind in KINDS}
+    assert usual_needs(base) is known
+    assert str(f"{known.step / 1e9:.2f}") in (ROOT / "docs" / "MEMORY.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", architectures())
+def test_the_doctors_table_is_what_is_computed(name: str):
+    assert estimate(find_base(ModelConfig(base=name)), usual_training(name)) == read_table()[name]
+
+
 NEEDS = Needs(
+    size_px=1024,
     weights={"none": 5_000_000_000, "int8": 2_700_000_000, "int4": 1_600_000_000},
     step=9_000_000_000,
     checkpointed_step=1_000_000_000,
