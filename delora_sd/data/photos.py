@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, features
 from delora_sd.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
 MAX_PHOTO_PIXELS = 178_000_000
@@ -124,7 +124,7 @@ def load_square(path: Path, size_px: int) -> Square:
 
 def stack_squares(
     squares: Sequence[Square],
-) -> "tuple[Float[Tensor, 'photos 3 size size'], Int[Tensor, 'photos 6']]":
+) -> "tuple[Float[Tensor, 'photos 3 height width'], Int[Tensor, 'photos 6']]":
     """Returns (the squares in [-1, 1], what of each photo they show), in the order given."""
     import torch
 

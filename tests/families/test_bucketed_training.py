@@ -12,6 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from delora_sd.config.deciding import pack_group, setting_apart
+from delora_sd.data.buckets import load_shape
+from delora_sd.data.photos import stack_squares
 from delora_sd.diffusion.cache import encode_photos
 from delora_sd.diffusion.parts import load_vae
 from delora_sd.errors import UserError
@@ -74,10 +76,8 @@ def test_every_batch_has_one_shape_and_latents_keep_their_captions_and_sizes(con
     assert len({tuple(tokens.flatten().tolist()) for tokens in known.values()}) == len(SIZES)
     assert seen == {number: 4 for number in range(len(SIZES))}, "every photo as often as every other"
     wide = next(bucket for bucket, shape in zip(data.buckets, shapes, strict=True) if shape == (24, 40))
-    from delora_sd.data.buckets import load_shaped
-
     files = [file for file in plan.members[0].subject.photos if file.stem in ("1", "3")]
-    expected = encode_photos(load_shaped(files, (24, 40))[0], vae, plan.base.family)
+    expected = encode_photos(stack_squares([load_shape(file, (24, 40)) for file in files])[0], vae, plan.base.family)
     torch.testing.assert_close(wide.photos.mean, expected.mean)
 
 

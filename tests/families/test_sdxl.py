@@ -10,7 +10,7 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionXLPipeline
 
 from delora_sd.cli.main import main
-from delora_sd.data.buckets import crop_of
+from delora_sd.data.photos import load_square
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.cache import embed_texts, stack_conditions
 from delora_sd.diffusion.families.sdxl import SDXL
@@ -164,7 +164,8 @@ def test_sizes_are_of_the_photo_as_people_see_it(photo_folder: Path, tmp_path: P
     exif = Image.Exif()
     exif[274] = 6
     Image.open(wide).save(on_its_side, exif=exif)
-    assert [crop_of(file, (20, 20)) for file in (wide, on_its_side)] == [[40, 48, 0, 2, 20, 20], [48, 40, 2, 0, 20, 20]]
+    seen = [load_square(file, 20).shows for file in (wide, on_its_side)]
+    assert seen == [(40, 48, 0, 2, 20, 20), (48, 40, 2, 0, 20, 20)]
 
 
 @pytest.mark.parametrize(("force_upcast", "dtype"), [(True, torch.float32), (False, torch.float16)])
