@@ -2,17 +2,17 @@
 
 Computed from shapes on device "meta":
 
-    python scripts/bench/memory_table.py
-
-No weights and no GPU: about a CPU minute, 2 GB of memory. Run it again when a family is added.
+    python scripts/bench/memory_table.py                        # all: some CPU minutes, 2 GB of memory, no weights, no GPU
+    python scripts/bench/memory_table.py sdxl-architecture      # one, when a family was added; the others stay
 """
 
+import sys
 from pathlib import Path
 
 from delora_sd.diffusion.bases import find_base
 from delora_sd.diffusion.families.table import architectures
 from delora_sd.settings import ModelConfig
-from delora_sd.training.memory.on_shapes import KINDS, Needs, estimate, usual_training, write_table
+from delora_sd.training.memory.on_shapes import KINDS, Needs, estimate, read_table, usual_training, write_table
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "MEMORY.md"
 
@@ -38,7 +38,10 @@ BEGIN, END = "<!-- computed -->", "<!-- /computed -->"
 def main() -> None:
     before, _, rest = FILE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    needs = {name: estimate(find_base(ModelConfig(base=name)), usual_training(name)) for name in architectures()}
+    asked = sys.argv[1:] or architectures()
+    computed = {name: estimate(find_base(ModelConfig(base=name)), usual_training(name)) for name in asked}
+    known = read_table() | computed
+    needs = {name: known[name] for name in architectures() if name in known}
     write_table(needs)
     rows = "\n".join([HEAD, *(row(name, each) for name, each in needs.items())])
     FILE.write_text(f"{before}{BEGIN}\n\n{rows}\n\n{END}{after}", encoding="utf-8")
