@@ -2,7 +2,7 @@
 
 Computed from shapes on device "meta":
 
-    python scripts/bench/memory_table.py                        # all: some CPU minutes, 2 GB of memory, no weights, no GPU
+    python scripts/bench/memory_table.py                       # all: minutes on a CPU, 2 GB, no weights, no GPU
     python scripts/bench/memory_table.py sdxl-architecture      # one, when a family was added; the others stay
 """
 
