@@ -68,7 +68,18 @@ def finished_run(tiny_sd: Path, photo_folder: Path, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("finished") / "rex"
     train = ["train", f"model.base={tiny_sd}", f"data.photos={photo_folder}", "data.class_word=dog"]
     train += ["adapter.method=lora", "adapter.rank=2", "training.prior_weight=0", f"output_dir={folder}"]
-    assert main([*train, "training.num_steps=2", "training.checkpoint_every=1", "training.log_every=1"]) == 0
+    assert (
+        main(
+            [
+                *train,
+                "training.num_steps=2",
+                "training.checkpoint_every=1",
+                "training.log_every=1",
+                "training.export_check=tensors",
+            ]
+        )
+        == 0
+    )
     draw = ["generate", str(folder), "prompts=a {class_word}", "num_inference_steps=1", "images_per_prompt=2"]
     assert main(draw) == 0
     assert main(["score", str(folder), "protocol=miniature"]) == 0

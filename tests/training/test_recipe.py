@@ -51,7 +51,9 @@ def config(tiny_sd: Path, photo_folder: Path, tmp_path: Path) -> TrainConfig:
         model=ModelConfig(base=str(tiny_sd), offline=True),
         data=DataConfig(photos=str(photo_folder), class_word="dog"),
         adapter=AdapterConfig(rank=2, init="mirrored"),
-        training=TrainingConfig(num_steps=6, num_class_images=2, checkpoint_every=2, log_every=1, batch_size=2),
+        training=TrainingConfig(
+            num_steps=6, num_class_images=2, checkpoint_every=2, log_every=1, batch_size=2, export_check="tensors"
+        ),
     )
 
 

@@ -26,6 +26,7 @@ def plan(tiny_sd: Path, photo_folder: Path, tmp_path: Path, capsys):
             f"output_dir={run.path}",
         ]
         words += ["adapter.method=lora", "adapter.rank=2", "training.prior_weight=0", "training.num_steps=2"]
+        words += ["training.export_check=tensors"]
         assert main(["train", *words, *changed, "--dry-run"]) == 0
         run.path.mkdir(parents=True)
         run.config.write_text(capsys.readouterr().out)

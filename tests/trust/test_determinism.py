@@ -61,6 +61,7 @@ def commands(tiny_sd: Path, photo_folder: Path) -> list[str]:
     """Three steps of training with class images, two images in one batch and one by one, their scores."""
     train = f"train model.base={tiny_sd} data.photos={photo_folder} data.class_word=dog output_dir=rex adapter.rank=4"
     train += " training.num_steps=3 training.checkpoint_every=2 training.log_every=1 training.num_class_images=2"
+    train += " training.export_check=tensors"
     draw = "generate rex prompts='a {class_word}' images_per_prompt=2 num_inference_steps=3"
     return [train, draw, f"{draw} output_dir=alone batch_size=1", "score rex protocol=miniature"]
 

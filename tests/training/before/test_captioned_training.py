@@ -26,7 +26,7 @@ def config(tiny_sd: Path, photo_folder: Path, tmp_path: Path) -> TrainConfig:
         output_dir=str(tmp_path / "run"),
         model=ModelConfig(base=str(tiny_sd), offline=True),
         data=DataConfig(photos=str(photos), class_word="dog", captions="beside", instance_template="{caption}"),
-        training=TrainingConfig(num_steps=1, prior_weight=0.0, batch_size=4),
+        training=TrainingConfig(num_steps=1, prior_weight=0.0, batch_size=4, export_check="tensors"),
     )
 
 

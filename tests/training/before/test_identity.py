@@ -43,7 +43,9 @@ def settings(config: TrainConfig, base: str, photos: str, *, num_steps: int) -> 
         model=ModelConfig(base=base, offline=True),
         data=DataConfig(photos=photos, class_word="dog"),
         adapter=AdapterConfig(method="lora", rank=2),
-        training=TrainingConfig(num_steps=num_steps, checkpoint_every=2, log_every=1, prior_weight=0.0),
+        training=TrainingConfig(
+            num_steps=num_steps, checkpoint_every=2, log_every=1, prior_weight=0.0, export_check="tensors"
+        ),
     )
 
 

@@ -28,7 +28,7 @@ def config(tiny_sd: Path, photo_folder: Path, tmp_path: Path) -> TrainConfig:
         output_dir=str(tmp_path / "run"),
         model=ModelConfig(base=str(tiny_sd), offline=True),
         data=DataConfig(photos=str(photos), class_word="dog"),
-        training=TrainingConfig(num_steps=1, prior_weight=0.0, outside_weight=0.25),
+        training=TrainingConfig(num_steps=1, prior_weight=0.0, outside_weight=0.25, export_check="tensors"),
     )
 
 

@@ -41,7 +41,7 @@ def test_a_quantised_base_is_what_trains(tiny_sd, photo_folder, tmp_path):
         model=model,
         data=DataConfig(photos=str(photo_folder), class_word="dog"),
         adapter=AdapterConfig(rank=2),
-        training=TrainingConfig(num_steps=2, log_every=1, prior_weight=0.0),
+        training=TrainingConfig(num_steps=2, log_every=1, prior_weight=0.0, export_check="tensors"),
     )
     plain = replace(config, output_dir=str(tmp_path / "plain"), model=replace(model, quantization="none"))
     results = [train_pack([each])[0] for each in (config, plain)]
