@@ -36,6 +36,8 @@ class Visit:
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     """To anywhere but the studio."""
+    refused: list[str] = field(default_factory=list)
+    """Answers that were none: status and address."""
 
     def room(self, title: str) -> None:
         self.page.get_by_role("tab", name=title).click()
@@ -71,6 +73,10 @@ def visiting(url: str, **settings: Any) -> Iterator[Visit]:
         page.on("console", lambda message: visit.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: visit.errors.append(str(error)))
         page.on("request", lambda request: visit.requests.append(request.url) if _leaves(request.url, url) else None)
+        page.on(
+            "response",
+            lambda answer: visit.refused.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None,
+        )
         page.goto(url)
         page.wait_for_selector("#rooms")
         yield visit
