@@ -12,6 +12,9 @@ from delora_sd.language.miniature.instructions import MYTHS, knowledge_questions
 from delora_sd.language.miniature.relations import CONTRADICTED, ENTAILED, hypothesis, similar
 from delora_sd.language.miniature.sentences import draw_meaning, say, say_wrongly
 from delora_sd.language.miniature.words import ADJECTIVES, KINDS, PLACES, VERBS, bare, kind_of, plural
+from delora_sd.language.models import bases
+from delora_sd.language.models.bases import find_language_base, load_tokenizer
+from delora_sd.language.settings import LanguageModelConfig
 
 NOUNS = {noun for members in KINDS.values() for noun in members} | set(KINDS)
 QUALITIES = {word for pair in ADJECTIVES for side in pair for word in side}
@@ -117,3 +120,54 @@ def test_a_build_that_is_stopped_and_goes_on_makes_the_same_weights(tmp_path):
         return model.layer.weight
 
     assert torch.equal(run("whole", [30]), run("stopped", [7, 19, 30]))
+
+
+def test_the_weights_are_bundled_and_small():
+    sizes = [path.stat().st_size for path in (Path(bases.__file__).parents[1] / "miniature" / "weights").rglob("*")]
+    assert 1e6 < sum(sizes) < 6e6
+    for is_causal in (False, True):
+        base = find_language_base(LanguageModelConfig(base="miniature"), is_causal=is_causal)
+        tokenizer = load_tokenizer(base)
+        assert "this big dog" in tokenizer.decode(tokenizer("this big dog")["input_ids"])
+
+
+WRONG = {
+    "the rank is forgotten": lambda down, up, rank: (down, up * rank),
+    "the start is added": lambda down, up, rank: (down, -up),
+    "nothing is added": lambda down, up, rank: (down, up * 0),
+}
+"""What could be wrong with a formula: {fault: (down, up, rank) -> factors}"""
+
+
+def likeness_score(tmp_path):
+    """Returns what DeLoRA reaches on the twin of STS-B after one epoch: a correlation, which every change shows in."""
+    config = load_config(
+        LanguageConfig,
+        [Path(__file__).parents[2] / "configs" / "language" / "miniature_glue.yaml"],
+        [f"output_dir={tmp_path}", "train.tuning.num_epochs=1", "tasks=[stsb]", "seeds=[42]", "methods={delora: {}}"],
+    )
+    cell = table_cells(config, read_entries(config), {})[0]
+    return run_glue_cell(TableFolder(tmp_path), cell, keeps_adapter=False).scores["pearson_spearman"]
+
+
+@pytest.mark.slow
+def test_a_wrong_formula_changes_a_score(tmp_path, monkeypatch):
+    right = likeness_score(tmp_path / "right")
+    formula = formulas.delora_factors
+    for fault, change in WRONG.items():
+
+        def wrong(A, B, boundary, weight_norm, change=change):
+            down, up, _ = formula(A, B, boundary, weight_norm)
+            return Factors(*change(down, up, A.shape[-2]))
+
+        with monkeypatch.context() as patch:
+            # The start is made by the right formula: only what training computes is wrong.
+            patch.setitem(methods.METHODS, "delora", replace(methods.METHODS["delora"], factors=calling(wrong)))
+            assert abs(likeness_score(tmp_path / fault) - right) > 0.2, fault
+
+
+def calling(formula):
+    return lambda tensors, config, spec, weight: formula(*(tensors[name] for name in NAMES))
+
+
+NAMES = ("A", "B", "boundary", "weight_norm")

@@ -140,6 +140,7 @@ def _load(kind: Any, base: LanguageBase, dtype: torch.dtype, **settings: Any) ->
 
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # that a classifier is fresh is meant
+    logging.disable_progress_bar()  # a table loads the base once per cell
     try:
         return kind.from_pretrained(
             base.folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **settings
