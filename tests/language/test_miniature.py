@@ -1,11 +1,22 @@
 """The toy language and the small models that know it."""
 
 import random
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
+from delora_eval.language.folder import TableFolder
+from delora_eval.language.grid import read_entries, table_cells
+from delora_eval.language.run.cells import run_glue_cell
+from delora_eval.language.settings import LanguageConfig
+from delora_sd.adapters.lowrank import factors as formulas
+from delora_sd.adapters.lowrank import methods
+from delora_sd.adapters.lowrank.factors import Factors
+from delora_sd.config.load import load_config
 from delora_sd.language.miniature.build.training import Plan, train
 from delora_sd.language.miniature.glue import toy_examples
 from delora_sd.language.miniature.instructions import MYTHS, knowledge_questions, myth_questions, reasoning_questions
