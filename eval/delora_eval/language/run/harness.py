@@ -66,7 +66,7 @@ def read_answers(found: Mapping[str, Any], benchmarks: Benchmarks) -> Answers:
     leaves = [name for name in found["n-samples"] if name in results]
     fields = [name for name in leaves if name.startswith(benchmarks.fields)]
     sizes = {name: found["n-samples"][name]["effective"] for name in leaves}
-    accuracies = {name: 100 * results[name]["acc,none"] for name in leaves}
+    accuracies = {name: 100 * float(results[name]["acc,none"]) for name in leaves}
     errors = {name: 100 * _standard_error(results[name], sizes[name]) for name in leaves}
     scores = {column: accuracies[task] for column, task in benchmarks.names.items()}
     total = sum(sizes[name] for name in fields)
