@@ -69,7 +69,7 @@ def test_subjects_of_one_method_share_a_pack_and_others_do_not(folder, rex, uplo
         ({"subjects": ()}, "choose at least one"),
         ({"subjects": ("rox",)}, "did you mean 'rex'"),
         ({"methods": ("lora", "nonsense")}, None),
-        ({"more": "training.num_stps=3"}, "did you mean 'num_steps'"),
+        ({"more": "training.num_stps=3"}, "did you mean 'training.num_steps'"),
         ({"more": "output_dir=/tmp/x"}, "decided by the page"),
         ({"more": "--debug"}, "expected key=value"),
         ({"use_captions": True}, "have no caption"),
