@@ -40,7 +40,7 @@ def build(folder: StudioFolder) -> Room:
                 others = make_choice(label="More adapters on top", multiselect=True)
                 others_strength = gr.Slider(label="Their strength", minimum=0, maximum=2, step=0.05, value=1)
                 steps = gr.Slider(label="Denoising steps", minimum=5, maximum=50, step=1, value=25, elem_id="denoise")
-                guidance = gr.Number(label="Guidance (empty: what is usual on the base)", value=None, minimum=1)
+                guidance = gr.Number(label="Guidance (0: what is usual on the base)", value=0)
             start = gr.Button("Create", variant="primary", elem_id="create")
             commands = gr.HTML(padding=False, apply_default_css=False)
         with gr.Column(scale=3, min_width=300):
