@@ -132,6 +132,8 @@ def test_warnings_name_copying_overfitting_and_lost_prompts_and_are_silent_other
     )
     assert any(text.startswith("Copying") for text in find_warnings(later, chosen=30, has_held_out=True))
     assert any(text.startswith("Prompts: step 10") for text in find_warnings(later, chosen=30, has_held_out=True))
+    apart = [scores(10, 0.5, 0.3, 0.3), scores(20, 0.6, 0.3, 0.55, near=True)]
+    assert not any(text.startswith("Copying") for text in find_warnings(apart, chosen=20, has_held_out=True))
     assert "No photo was held out" in find_warnings(fine, chosen=20, has_held_out=False)[0]
 
 

@@ -83,7 +83,7 @@ def find_warnings(checkpoints: Sequence[Checkpoint], *, chosen: int, has_held_ou
     found = []
     if not has_held_out:
         found.append("No photo was held out: learning and copying look alike. Hold one out in the first room.")
-    elif best.gap > first.gap + _GAP:
+    elif best.gap > max(0.0, first.gap) + _GAP:
         found.append(
             f"Copying: at step {best.step} the images are nearer to the trained photos than to the held-out ones by "
             f"{best.gap:.3f}, at step {first.step} by {first.gap:.3f}."
