@@ -72,6 +72,15 @@ def test_every_difference_in_what_is_computed_is_another_cell():
     assert cells_of("miniature_glue", "train.model.offline=true")[2][0].name == names[0]
 
 
+def test_answers_to_some_questions_are_not_taken_for_answers_to_all():
+    names = [
+        [cell.name for cell in cells_of("miniature_instructions", *overrides)[2]]
+        for overrides in ([], ["benchmarks.limit=10"], ["benchmarks.adds_bos=true"])
+    ]
+    assert len({name for of_one in names for name in of_one}) == 3 * len(names[0])
+    assert [cell.name for cell in cells_of("miniature_instructions", "benchmarks.batch_size=1")[2]] == names[0]
+
+
 def test_factors_multiply_every_methods_own_rate():
     _, _, cells = cells_of("miniature_rates", "factors=[1,4]", "seeds=[42]")
     rates = {(cell.entry.name, cell.factor): cell.training.tuning.lr for cell in cells}

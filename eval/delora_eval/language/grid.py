@@ -50,11 +50,18 @@ class Cell:
     factor: float | None
     training: LanguageTraining
     protocol: str
+    asked: Settings
+    """What decides the answers of the benchmarks; {} for GLUE."""
 
     @property
     def name(self) -> str:
         """Folder of the cell: readable, and another for every difference in what is computed."""
-        what = {"training": _decisive(self.training), "protocol": self.protocol, "base": self.entry.name == BASE}
+        what = {
+            "training": _decisive(self.training),
+            "protocol": self.protocol,
+            "asked": self.asked,
+            "base": self.is_base,
+        }
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.entry.name}-{self.training.task}-s{self.training.seed}-{digest}"
 
@@ -118,9 +125,15 @@ def _cell(
     training = with_settings(LanguageTraining(), settings, source=f"methods.{entry.name}")
     if factor is not None:
         training = _scaled(training, entry, factor)
-    protocol = config.protocol if task in TASKS else ""
+    benchmarks = config.benchmarks
+    asked = {"tasks": benchmarks.tasks, "limit": benchmarks.limit, "adds_bos": benchmarks.adds_bos}
     return Cell(
-        entry=entry, point=point, factor=factor, protocol=protocol, training=replace(training, seed=seed, task=task)
+        entry=entry,
+        point=point,
+        factor=factor,
+        training=replace(training, seed=seed, task=task),
+        protocol=config.protocol if task in TASKS else "",
+        asked={} if task in TASKS else asked,
     )
 
 
