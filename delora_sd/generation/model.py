@@ -19,6 +19,10 @@ from delora_sd.stopwatch import time_of
 KEPT_TEXT_BYTES = 1_000_000_000
 """Text encoders up to this size stay beside the denoiser, for the next prompts; larger ones are loaded again."""
 
+CHANNELS_LAST = ("cpu", "cuda")
+"""Devices whose convolutions are faster with a place's channels beside each other: by 15% of drawing on a CPU. Images
+move by at most one of 255 levels."""
+
 
 class LoadedModel:
     """A base whose parts come when they are needed: the text encoders first, and large ones never with the denoiser."""
@@ -46,14 +50,16 @@ class LoadedModel:
 
     @torch.no_grad()
     def _encode(self, texts: list[str]) -> list[Condition]:
-        text = self._text or load_text(self.base, device=self._device, dtype=self._dtype)
+        with time_of("loading"):
+            text = self._text or load_text(self.base, device=self._device, dtype=self._dtype)
         self._text = text if text_bytes(text) <= KEPT_TEXT_BYTES else None
         return self.base.family.encode_prompts(texts, text)
 
     @cached_property
+    @time_of("loading")
     def denoiser(self) -> nn.Module:
         denoiser = load_denoiser(self.base, device=self._device, dtype=self._dtype)
-        if self._device.type == "cuda":
+        if self._device.type in CHANNELS_LAST:
             denoiser = denoiser.to(memory_format=torch.channels_last)
         quantize_linears(denoiser, self._quantization)
         if self._is_compiled:
@@ -61,8 +67,10 @@ class LoadedModel:
         return denoiser
 
     @cached_property
+    @time_of("loading")
     def vae(self) -> nn.Module:
-        return load_vae(self.base, device=self._device, dtype=self._dtype)
+        vae = load_vae(self.base, device=self._device, dtype=self._dtype)
+        return vae.to(memory_format=torch.channels_last) if self._device.type in CHANNELS_LAST else vae
 
 
 def load_model(

@@ -15,11 +15,11 @@ import json
 import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,23 +34,30 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another checkout of this repository")
     parser.add_argument("--seeds", type=int, nargs="+", default=[7], help="1,440 cells for each seed")
     parser.add_argument("--waiting", action="store_true", help="an empty folder: nothing has been computed yet")
+    parser.add_argument("--limit", type=int, default=600, help="seconds of CPU after which a command is given up")
     parser.add_argument("--only", nargs="*", default=[], help="some of the commands")
     parser.add_argument("--run", nargs=2, metavar=("COMMAND", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
-        measure(COMMANDS[arguments.run[0]], Path(arguments.run[1]))
+        command, output = arguments.run[0], Path(arguments.run[1])
+        if command == "write":
+            write_benchmark(output, arguments.seeds[0], is_finished=not arguments.waiting)
+        else:
+            measure(COMMANDS[command], output)
         return
     checkouts = [ROOT] + ([arguments.against.resolve()] if arguments.against else [])
-    names = arguments.only or list(COMMANDS)
+    names = arguments.only or [*COMMANDS, "resume"]  # the first resume writes the report, the second has nothing to do
     print("| command | cells | " + " | ".join(f"{_commit(path)}, s | MB" for path in checkouts) + " |")
     print("| --- | ---: |" + " ---: | ---: |" * len(checkouts))
     for num_seeds in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "large"
-            cells = write_benchmark(output, num_seeds, is_finished=not arguments.waiting)
+            outputs = {path: Path(folder) / str(number) / "large" for number, path in enumerate(checkouts)}
+            for path, output in outputs.items():
+                options = ["--seeds", str(num_seeds)] + (["--waiting"] if arguments.waiting else [])
+                _start(path, "write", output, options=options).check_returncode()
             for name in names:
-                found = [_in_a_process(path, name, output) for path in checkouts]
-                print(f"| {name} | {cells:,} | " + " | ".join(found) + " |", flush=True)
+                found = [_in_a_process(path, name, output, arguments.limit) for path, output in outputs.items()]
+                print(f"| {name} | {1440 * num_seeds:,} | " + " | ".join(found) + " |", flush=True)
 
 
 def grid(output: Path, num_seeds: int):
@@ -214,17 +221,34 @@ def _written(folder: Path):
     return load_benchmark(BenchmarkFolder(folder))
 
 
-def _in_a_process(checkout: Path, name: str, folder: Path) -> str:
-    environment = os.environ | {"PYTHONPATH": f"{checkout}{os.pathsep}{checkout / 'eval'}", "COLUMNS": "160"}
-    script = checkout / Path(__file__).resolve().relative_to(ROOT)  # its own: modules may have moved
-    command = [sys.executable, str(script), "--run", name, str(folder)]
-    began = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+def _in_a_process(checkout: Path, name: str, folder: Path, limit: int) -> str:
+    done = _start(checkout, name, folder, limit=limit)
     if done.returncode:
-        return f"failed: {done.stderr.strip().splitlines()[-1][:80]} | {time.perf_counter() - began:.0f} s"
+        is_over = done.returncode in (-signal.SIGXCPU, -signal.SIGKILL)
+        return f"over {limit} | –" if is_over else f"failed: {(done.stderr.strip() or '?').splitlines()[-1][:80]} | –"
     cost = json.loads(done.stderr.strip().splitlines()[-1])
     said = next((line for line in done.stdout.splitlines() if line.startswith("page:")), "")
     return f"{cost['seconds']:.1f} {said} | {cost['mb']:.0f}"
+
+
+def _start(
+    checkout: Path, name: str, folder: Path, *, limit: int | None = None, options: Sequence[str] = ()
+) -> subprocess.CompletedProcess:
+    """Runs one command with the code, and the script, of a checkout."""
+    environment = os.environ | {"PYTHONPATH": f"{checkout}{os.pathsep}{checkout / 'eval'}", "COLUMNS": "160"}
+    script = checkout / Path(__file__).resolve().relative_to(ROOT)  # its own: modules may have moved
+
+    def give_up_in_time() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+
+    return subprocess.run(
+        [sys.executable, str(script), "--run", name, str(folder), *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=give_up_in_time,
+    )
 
 
 def _commit(checkout: Path) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -222,9 +223,26 @@ def profile_file(run: RunFolder) -> Path:
 def settled_outcome(folder: BenchmarkFolder, config: BenchmarkConfig, cell: Cell) -> Outcome | None:
     """Returns how the cell ended; None while something is left to do."""
     outcome = read_outcome(folder.run(cell))
-    if outcome is None or (outcome.state == "finished" and outcome.evaluation != evaluation_fingerprint(config, cell)):
-        return None
-    return outcome
+    return outcome if outcome and _is_settled(outcome, evaluation_fingerprint(config, cell)) else None
+
+
+def cell_states(folder: BenchmarkFolder, config: BenchmarkConfig, cells: Iterable[Cell]) -> dict[str, State]:
+    """Returns {cell id: state}. One listing tells which cells have begun, and cells scored at the same steps share what
+    their outcome has to say: a grid of 10,000 is looked at by every worker that begins."""
+    begun, wanted, states = folder.begun(), {}, {}
+    for cell in cells:
+        if cell.id not in begun:
+            states[cell.id] = "waiting"
+            continue
+        if cell.steps not in wanted:
+            wanted[cell.steps] = evaluation_fingerprint(config, cell)
+        outcome = read_outcome(folder.run(cell))
+        states[cell.id] = outcome.state if outcome and _is_settled(outcome, wanted[cell.steps]) else "half-done"
+    return states
+
+
+def _is_settled(outcome: Outcome, evaluation: str) -> bool:
+    return outcome.state != "finished" or outcome.evaluation == evaluation
 
 
 def cell_state(folder: BenchmarkFolder, config: BenchmarkConfig, cell: Cell) -> State:

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from delora_eval.benchmark import folder as folders
 from delora_eval.benchmark import grid
 from delora_eval.benchmark.folder import open_folder
 from delora_eval.benchmark.run.cell import packs
@@ -72,7 +73,7 @@ def test_the_display_knows_what_is_left_without_counting_anew(large):
 def test_cells_that_have_not_begun_are_not_looked_at_one_by_one(large, monkeypatch):
     """One listing tells which have begun: on a shared disk 10,000 looks are minutes, by every worker."""
     cells, folder, looked = grid.test_cells(large), open_folder(large), []
-    monkeypatch.setattr(runner, "settled_outcome", lambda folder, config, cell: looked.append(cell.id))
+    monkeypatch.setattr(folders, "read_outcome", lambda run: looked.append(run.path.name))
     bench = Bench(config=large, folder=folder, stages=None, display=Display(), pack_size=8)
     for cell in cells[:3]:
         folder.run(cell).path.mkdir(parents=True)

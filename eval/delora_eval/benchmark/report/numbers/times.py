@@ -11,8 +11,12 @@ from delora_sd.files.records import check_record
 from delora_sd.files.run_folder import RunFolder, read_json, read_lines
 from delora_sd.settings import TrainingConfig
 
-ARITHMETIC = ("training arithmetic", "conditioning", "drawing", "decoding", "judging")
-"""Parts in which a network computes; everything else waits, reads or writes."""
+ARITHMETIC = {
+    "train": ("training arithmetic",),
+    "generate": ("conditioning", "drawing", "decoding", "judging"),
+    "score": ("judging",),
+}
+"""Parts of a stage in which a network computes what the cell is for; everything else waits, reads, writes, checks."""
 
 _ADVICE = "delete it; it is written again where a cell is computed"
 
@@ -27,11 +31,11 @@ def time_table(view: BenchmarkView) -> Table:
                 totals[stage, name] = totals.get((stage, name), 0.0) + seconds
     whole, floors = sum(totals.values()), _floors(view)
     lines = [
-        _line(stage, name, seconds / len(profiles), whole / len(profiles), floors.get(name))
+        _line(stage, name, seconds / len(profiles), whole / len(profiles), floors.get((stage, name)))
         for (stage, name), seconds in sorted(totals.items(), key=lambda each: -each[1])
     ]
     if profiles:
-        arithmetic = sum(seconds for (_, name), seconds in totals.items() if name in ARITHMETIC)
+        arithmetic = sum(seconds for (stage, name), seconds in totals.items() if name in ARITHMETIC.get(stage, ()))
         lines.append(
             _line("all", "arithmetic", arithmetic / len(profiles), whole / len(profiles), sum(floors.values()))
         )
@@ -42,7 +46,8 @@ def time_table(view: BenchmarkView) -> Table:
         rows=tuple(lines),
         text_columns=2,
         notes=(
-            f"Mean over {len(profiles)} cells; of a pack each its share. Arithmetic: {', '.join(ARITHMETIC)}. Floor: "
+            f"Mean over {len(profiles)} cells; of a pack each its share. Arithmetic: training's own, drawing and "
+            "decoding the cell's images, judging them; the images of an export's check are none. Floor: "
             "the networks' operations at the rate of a large matrix product on the machine that began the benchmark.",
         ),
     )
@@ -52,8 +57,8 @@ def _line(stage: str, name: str, seconds: float, whole: float, floor: float | No
     return (stage, name, f"{seconds:.2f}", f"{seconds / max(whole, 1e-9):.1%}", "" if floor is None else f"{floor:.2f}")
 
 
-def _floors(view: BenchmarkView) -> dict[str, float]:
-    """Returns {part: seconds of a mean cell that its operations take at the measured rate}."""
+def _floors(view: BenchmarkView) -> dict[tuple[str, str], float]:
+    """Returns {(stage, part): seconds of a mean cell that its operations take at the measured rate}."""
     facts = _read_floor(view)
     cells = [cell for cell in view.cells if cell.path is None]
     if not facts or not cells:
@@ -63,12 +68,13 @@ def _floors(view: BenchmarkView) -> dict[str, float]:
     images = sum(_drawn(view.folder.run(cell)) for cell in cells) / len(cells)
     settings = generate_settings(view.config)
     forwards = settings.num_inference_steps * (2 if settings.guidance > 1 else 1)
+    # Frozen weights get no gradient: backward costs one more forward.
     flops = {
-        "training arithmetic": samples * 2 * facts["unet_flops"],  # backward: the gradient of the input alone
-        "drawing": images * forwards * facts["unet_flops"],
-        "decoding": images * facts["decoder_flops"],
+        ("train", "training arithmetic"): samples * 2 * facts["unet_flops"],
+        ("generate", "drawing"): images * forwards * facts["unet_flops"],
+        ("generate", "decoding"): images * facts["decoder_flops"],
     }
-    return {name: count / facts["flops_per_second"] for name, count in flops.items()}
+    return {part: count / facts["flops_per_second"] for part, count in flops.items()}
 
 
 def _drawn(run: RunFolder) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from delora_eval.benchmark.folder import (
     BenchmarkFolder,
-    cell_state,
+    cell_states,
     load_benchmark,
     read_outcome,
     read_plan,
@@ -158,7 +158,7 @@ def read_view(folder: BenchmarkFolder) -> BenchmarkView:
     """Returns what is there to report. Raises UserError when the folder is no benchmark's."""
     config, plan = load_benchmark(folder), read_plan(folder)
     everything = {cell.id: cell for cell in (*plan["test"], *plan["tune"])}
-    states = {name: cell_state(folder, config, cell) for name, cell in everything.items()}
+    states = cell_states(folder, config, everything.values())
     cells = tuple(plan["test"])
     manifests = {cell.id: folder.run(cell).read_manifest() for cell in cells}
     chosen = read_search(folder)

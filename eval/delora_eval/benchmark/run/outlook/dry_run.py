@@ -1,16 +1,15 @@
 """`delora-sd benchmark CONFIG --dry-run`: the cells, steps, images, disk and hours, before any of it is spent."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from delora_eval.benchmark.folder import BenchmarkFolder, open_folder, read_chosen, settled_outcome
+from delora_eval.benchmark.folder import cell_states, open_folder, read_chosen
 from delora_eval.benchmark.grid import Cell, test_cells, tune_cells
 from delora_eval.benchmark.report.numbers.rows import method_label, setting_label
-from delora_eval.benchmark.run.cell.bench import Bench, Display
+from delora_eval.benchmark.run.cell.bench import OPEN, Bench, Display
 from delora_eval.benchmark.run.cell.best_checkpoint import cell_prompts
 from delora_eval.benchmark.run.cell.packs import Pack, find_pack_size
 from delora_eval.benchmark.run.cell.stages import real_stages
@@ -49,11 +48,11 @@ def print_plan(config: BenchmarkConfig) -> None:
         display=Display(),
     )
     check_door(bench, tune + test)
-    console = Console(markup=False, emoji=False)
+    console, states = Console(markup=False, emoji=False), cell_states(folder, config, tune + test)
     for title, cells in (("Search", tune), ("Test" if tune else "Cells", test)):
         if cells:
-            console.print(_cell_table(config, folder, title, cells))
-    left = [cell for cell in tune + test if settled_outcome(folder, config, cell) is None]
+            console.print(_cell_table(config, states, title, cells))
+    left = [cell for cell in tune + test if states[cell.id] in OPEN]
     bench.pack_size = find_pack_size(config.pack, left, measure=bench.stages.measure, say=bench.display.say)
     packs = split_into_packs(bench, left)
     amount = count_work(config, packs)
@@ -126,7 +125,7 @@ def _images_per_set(data: DataConfig, shared: GenerateConfig) -> int:
     return len(prompts) * shared.images_per_prompt
 
 
-def _cell_table(config: BenchmarkConfig, folder: BenchmarkFolder, title: str, cells: list[Cell]) -> Table:
+def _cell_table(config: BenchmarkConfig, states: dict[str, str], title: str, cells: list[Cell]) -> Table:
     table = Table(title=f"{config.title}: {title.lower()}", title_justify="left")
     for column in ("method", "setting", "subjects", "seeds", "steps", "cells", "to do"):
         table.add_column(column, justify="left" if column in ("method", "setting") else "right")
@@ -134,7 +133,7 @@ def _cell_table(config: BenchmarkConfig, folder: BenchmarkFolder, title: str, ce
     for cell in cells:
         rows.setdefault(cell.row, []).append(cell)
     for row in rows.values():
-        first, states = row[0], Counter(settled_outcome(folder, config, cell) is None for cell in row)
+        first, num_open = row[0], sum(states[cell.id] in OPEN for cell in row)
         table.add_row(
             method_label(config, first.method),
             setting_label(first.setting),
@@ -142,7 +141,7 @@ def _cell_table(config: BenchmarkConfig, folder: BenchmarkFolder, title: str, ce
             str(len({cell.seed for cell in row})) if first.train else "-",
             str(first.train.training.num_steps) if first.train else "-",
             str(len(row)),
-            str(states[True] or "-"),
+            str(num_open or "-"),
         )
     return table
 

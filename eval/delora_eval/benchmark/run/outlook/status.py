@@ -8,7 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from delora_eval.benchmark.folder import BenchmarkFolder, cell_state, load_benchmark, read_outcome, read_plan
+from delora_eval.benchmark.folder import (
+    BenchmarkFolder,
+    cell_state,
+    cell_states,
+    load_benchmark,
+    read_outcome,
+    read_plan,
+)
 from delora_eval.benchmark.grid import Cell
 from delora_eval.benchmark.run.cell.bench import OPEN, STATES
 from delora_eval.benchmark.run.workers.claims import Claims
@@ -28,7 +35,7 @@ def print_status(config: StatusConfig) -> None:
     for phase, cells in plan.items():
         if not cells:
             continue
-        states = {cell.id: cell_state(folder, settings, cell) for cell in cells}
+        states = cell_states(folder, settings, cells)
         console.print(_state_table(settings.title, phase if plan["tune"] else "", cells, states))
         _print_details(console, folder, cells, states)
     console.print(f"report: {folder.report}" if folder.report.exists() else "no report yet", highlight=False)

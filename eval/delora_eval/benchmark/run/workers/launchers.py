@@ -6,8 +6,8 @@ They share everything but who takes which pack; files and claims keep them apart
 import os
 from collections.abc import Callable
 
-from delora_eval.benchmark.folder import BenchmarkFolder, cell_state, read_plan
-from delora_eval.benchmark.run.cell.bench import Stages
+from delora_eval.benchmark.folder import BenchmarkFolder, cell_states, read_plan
+from delora_eval.benchmark.run.cell.bench import OPEN, Stages
 from delora_eval.benchmark.run.cell.stages import real_stages
 from delora_eval.benchmark.run.workers.claims import Claims
 from delora_eval.benchmark.run.workers.runner import parse_shard, run_phases, share_cells
@@ -24,7 +24,8 @@ def run_benchmark(config: BenchmarkConfig, make_stages: MakeStages = real_stages
     config = with_absolute_places(config)
     folder = LAUNCHERS[config.launcher](config, make_stages)
     cells = [cell for phase in read_plan(folder).values() for cell in phase]
-    left = [cell for cell in cells if cell_state(folder, config, cell) in ("half-done", "waiting")]
+    states = cell_states(folder, config, cells)
+    left = [cell for cell in cells if states[cell.id] in OPEN]
     if left:
         holders = sorted({holder for cell in left if (holder := Claims(folder=folder.claims).holder(cell.id))})
         others = ", ".join(holders) or "other processes"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from delora_eval.benchmark.folder import (
     BenchmarkFolder,
-    cell_state,
+    cell_states,
     open_folder,
     read_chosen,
     remember_grid,
@@ -125,12 +125,10 @@ def share_cells(index: int, count: int, *, owner: str | None = None) -> RunCells
 
 def open_cells(bench: Bench, cells: list[Cell]) -> list[Cell]:
     """Returns the cells in which something is left to do."""
-    begun = bench.folder.begun() if len(cells) > MOST_LOOKED_AT else None
-    return [
-        cell
-        for cell in cells
-        if (begun is not None and cell.id not in begun) or settled_outcome(bench.folder, bench.config, cell) is None
-    ]
+    if len(cells) > MOST_LOOKED_AT:
+        states = cell_states(bench.folder, bench.config, cells)
+        return [cell for cell in cells if states[cell.id] in OPEN]
+    return [cell for cell in cells if settled_outcome(bench.folder, bench.config, cell) is None]
 
 
 def split_into_packs(bench: Bench, cells: list[Cell]) -> list[Pack]:
@@ -162,10 +160,9 @@ def in_turn(packs: list[Pack], index: int, count: int) -> list[Pack]:
 
 def _run_phase(bench: Bench, phase: str, cells: list[Cell], run_cells: RunCells, *, must_all_end: bool) -> None:
     bench.display.title = f"{bench.config.title}{f', {phase}' if phase else ''}"
-    begun = bench.folder.begun()
-    states = [cell_state(bench.folder, bench.config, cell) if cell.id in begun else "waiting" for cell in cells]
-    bench.display.plan(cells, states)
-    if left := [cell for cell, state in zip(cells, states, strict=True) if state in OPEN]:
+    states = cell_states(bench.folder, bench.config, cells)
+    bench.display.plan(cells, [states[cell.id] for cell in cells])
+    if left := [cell for cell in cells if states[cell.id] in OPEN]:
         with bench.display.running():
             if bench.config.launcher != "ray":  # there, packs run on machines whose memory is not ours to measure
                 bench.pack_size = find_pack_size(
