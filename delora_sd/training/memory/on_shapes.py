@@ -30,8 +30,8 @@ KINDS = ("none", "int8", "int4")
 """`model.quantization`; none: bf16."""
 
 _META = torch.device("meta")
-_INT8_PER_ROW = 2
-"""torchao: one bf16 scale per output row."""
+_INT8_PER_ROW = 4
+"""torchao: one fp32 scale per output row."""
 _INT4_PER_WEIGHT = 0.5 + 4 / 64
 """bitsandbytes' NF4: half a byte, and one fp32 scale per 64 weights."""
 
