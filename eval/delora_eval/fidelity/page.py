@@ -19,10 +19,10 @@ Answer = tuple[BenchmarkView, Claim]
 """A claim and the benchmark it was asked of."""
 
 
-def write_page(answers: Sequence[Answer], page: Path, images: Path, machine: str) -> None:
-    """Writes the page and its images, the claims in the order of their numbers."""
+def write_page(answers: Sequence[Answer], page: Path, images: Path, *, machine: str, missing: Sequence[str]) -> None:
+    """Writes the page and its images, claims in the order of their numbers; `missing` are studies without an end."""
     ordered = sorted(answers, key=lambda answer: _number(answer[1]))
-    lines = _head(ordered, machine)
+    lines = _head(ordered, machine, missing)
     for view, claim in ordered:
         lines += _section(view, claim, images, page.parent)
     write_text(page, "\n".join(lines).rstrip() + "\n")
@@ -33,7 +33,7 @@ def _number(claim: Claim) -> int:
     return int(claim.number[1:]) if claim.number[1:].isdigit() else 0
 
 
-def _head(answers: Sequence[Answer], machine: str) -> list[str]:
+def _head(answers: Sequence[Answer], machine: str, missing: Sequence[str]) -> list[str]:
     view = answers[-1][0]
     facts = view.manifests[0]
     versions = ", ".join(f"{name} {facts['versions'].get(name)}" for name in ("torch", "diffusers"))
@@ -55,6 +55,7 @@ def _head(answers: Sequence[Answer], machine: str) -> list[str]:
         "| :-- | :-- | :-- |",
         *(f"| {claim.number} | {claim.text} | {claim.verdict} |" for _, claim in answers),
         "",
+        *([f"Not run to the end on these weights: {', '.join(missing)}.", ""] if missing else []),
     ]
 
 

@@ -28,7 +28,16 @@ from delora_sd.files.run_folder import write_bytes
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs" / "benchmark"
-STUDIES = ("search", "test", "rates", "long", "norm", "ladder", "starts")
+STUDIES = {
+    "search": "settings",
+    "test": "C1, C10",
+    "rates": "C2",
+    "long": "C3",
+    "norm": "C4",
+    "ladder": "C5",
+    "starts": "C6, C7",
+}
+"""{study, a benchmark: what it answers}."""
 STRENGTH = "strength"
 
 
@@ -52,7 +61,9 @@ def main(words: list[str] | None = None, make_stages: MakeStages = real_stages) 
     answers = [(view, claim) for view, make in asked if (claim := make(view))]
     if "test" in views and (claim := strength_robustness(views["test"], arguments.output / STRENGTH)):
         answers.append((views["test"], claim))
-    write_page(answers, arguments.page, arguments.page.parent / "img", machine=f"{os.cpu_count()} CPU cores")
+    missing = [f"{name} ({numbers})" for name, numbers in STUDIES.items() if name not in views]
+    machine = f"{os.cpu_count()} CPU cores"
+    write_page(answers, arguments.page, arguments.page.parent / "img", machine=machine, missing=missing)
     if "test" in views:
         row = next(row for row in views["test"].main.rows if row.method == "delora")
         picture = draw_showcase(showcase_sheets(views["test"], row), row)
