@@ -34,7 +34,7 @@ def build_page(folder: StudioFolder) -> Any:
         clock = gr.Timer(REFRESH_S)
         clocks = [gr.Timer(REFRESH_S, active=number == 0) for number in range(len(ROOMS))]
         tabs = []
-        with gr.Tabs(elem_id="rooms"):
+        with gr.Tabs(elem_id="rooms", overflow_behavior="wrap"):
             for number, (title, module) in enumerate(ROOMS.items()):
                 with gr.Tab(f"{number + 1} {title}", id=title) as tab:
                     room = module.build(folder)
