@@ -71,7 +71,8 @@ def results_table(config: MapBenchmarkConfig, rows: Sequence[Row], scores: Score
         found = scores[name]
         cells = [label, _count(found), _rate(found)]
         cells += [_percent(found[key]) for key in ("miou_present", "miou_all", "pixel_accuracy", "class_accuracy")]
-        cells += [_distance(found, "fid", 1.0, 2), _distance(found, "kid", 1000.0, 2)]
+        apart = {} if name == REAL else found  # the photos are not compared with themselves
+        cells += [_distance(apart, "fid", 1.0, 2), _distance(apart, "kid", 1000.0, 2)]
         body.append((*cells, *(_published(known.get(name)) if paper else ())))
     if paper:
         columns += ["Published mIoU", "acc.", "FID", "by"]
