@@ -94,6 +94,15 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    decay: float = 0.0
+    """Also keep an exponential moving average of the adapter, `ema`: 0.99 remembers the last 100 steps or so, 0.999
+    the last 1000. 0: none. `delora-sd average` makes averages of other lengths afterwards."""
+    warmup: bool = True
+    """Begin with a short memory: at step t the decay is at most (1 + t) / (10 + t), or the start would weigh long."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     num_steps: int = 1400
     """Optimizer steps. The paper finds the best scores between 1000 and 1400 (Sec. 3.4)."""
@@ -126,6 +135,7 @@ class TrainingConfig:
     """Also send the curves to a tracker (extra: pip install delora_sd[track])."""
     allow_tf32: bool = True
     """Let NVIDIA GPUs use TF32 for fp32 products."""
+    ema: EmaConfig = field(default_factory=EmaConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +210,8 @@ class GenerateConfig:
     """Image k of every prompt starts from the noise of seed + k."""
     step: int | None = None
     """Generate from the checkpoint of this step; none: the final adapter."""
+    average: str | None = None
+    """An average of the run's adapter: `ema`, or the name of one by `delora-sd average`; none: as trained."""
     strength: float = 1.0
     """0: the base model exactly; 1: as trained; up to 2."""
     extra_adapters: dict[str, float] = field(default_factory=dict)
@@ -243,6 +255,8 @@ class ExportConfig:
     """Scale the exported update."""
     step: int | None = None
     """Export the checkpoint of this step; none: the final adapter."""
+    average: str | None = None
+    """An average of the run's adapter: `ema`, or the name of one by `delora-sd average`; none: as trained."""
     rank: int | None = None
     """The closest LoRA of this rank; none: the exact one, or, of OFT and other updates that are not low-rank, an SVD
     of 4 times the adapter's rank."""
@@ -269,6 +283,21 @@ class CombineConfig:
     """kohya: ComfyUI, AUTOMATIC1111, Forge, diffusers. diffusers: pipe.load_lora_weights. peft: PeftModel."""
     precision: Literal["fp16", "fp32"] = "fp16"
     model: NamedBase = field(default_factory=NamedBase)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageConfig:
+    """Average the kept checkpoints of a run into one more adapter, after the training."""
+
+    run: str = ""
+    """A run folder with at least two checkpoints."""
+    width: float = 0.1
+    """How long the average is: its standard deviation over the length of the training (sigma_rel of Karras et al.
+    2024), above 0 to 0.288, the mean of all. 0.1 is mostly the last quarter."""
+    until: int | None = None
+    """Step of the last checkpoint that counts; none: the last one kept."""
+    name: str | None = None
+    """Of the folder in averages/; none: by the width, such as post-hoc-0.1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,14 @@ def _combine(config: settings.CombineConfig) -> None:
     combine_adapters(config)
 
 
+def _average(config: settings.AverageConfig) -> None:
+    from delora_sd.adapters.exchange.export.average import average_checkpoints
+
+    folder, weights = average_checkpoints(config)
+    print(", ".join(f"step {step}: {weight:.1%}" for step, weight in weights.items() if weight >= 5e-4))
+    print(f"{folder}; use it with `delora-sd generate {config.run} average={folder.name}`")
+
+
 def _merge(config: settings.MergeConfig) -> None:
     from delora_sd.adapters.exchange.merge.merged_model import merge_checkpoint
 
@@ -173,6 +181,13 @@ COMMANDS = {
         run=_combine,
         many="adapters",
         example="delora-sd combine runs/rex runs/tom output=both.safetensors strengths=[1,0.8]",
+    ),
+    "average": Command(
+        summary="Average the kept checkpoints of a run into one more adapter, after the training.",
+        config=settings.AverageConfig,
+        run=_average,
+        positional=("run",),
+        example="delora-sd average runs/rex width=0.1",
     ),
     "merge": Command(
         summary="Write a full Stable Diffusion folder with the adapter merged in.",

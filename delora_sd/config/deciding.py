@@ -41,6 +41,7 @@ FREE_WITHIN_A_PACK = (
     "training.outside_weight",
     "training.num_class_images",
     "training.export_check",
+    "training.ema.",
 )
 """Settings that may differ between the adapters of one pack: one base, one method, one shape of everything."""
 

@@ -101,6 +101,11 @@ class RunFolder:
         return self.path / "adapter"
 
     @property
+    def averages(self) -> Path:
+        """Adapters averaged over the training, a folder each: `ema`, and what `delora-sd average` made."""
+        return self.path / "averages"
+
+    @property
     def export(self) -> Path:
         """Plain LoRA files for other tools."""
         return self.path / "export"

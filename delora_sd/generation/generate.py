@@ -69,6 +69,7 @@ def generate(config: GenerateConfig, keeper: ModelKeeper | None = None) -> Path:
         sampling=sampling,
         adapters=hash_adapters(source.adapters),
         step=source.step,
+        average=source.average,
     )
     seeds = range(config.seed, config.seed + config.images_per_prompt)
     requests = plan_requests(image_set.folder, prompts, seeds)

@@ -24,6 +24,7 @@ _IMAGE_FIELDS = {
     "prompt": str, "template": str, "prompt_index": int, "seed": int, "step": int | None, "strength": float | None,
     "adapter": str | None, "extra_adapters": dict, "num_inference_steps": int | None, "guidance": float | None,
     "negative_prompt": str | None, "size_px": int | None, "base": str | None, "random_weights": bool,
+    "average": str | None,
 }  # fmt: skip
 
 NOTHING_MORE: Mapping[str, Any] = MappingProxyType({})
@@ -108,6 +109,7 @@ def describe_set(
     sampling: SamplingSettings,
     adapters: Mapping[str, float],
     step: int | None,
+    average: str | None = None,
     more: Mapping[str, Any] = NOTHING_MORE,
 ) -> ImageSet:
     """Returns the set's folder in `images`, named by all that decides its images, and their common facts.
@@ -117,6 +119,7 @@ def describe_set(
         adapters: {hash of the adapter's files: strength}, the main one first; those of strength 0 change nothing and
             do not count. None left: the base model's own images, named alike whatever run they were asked of.
         step: Of the checkpoint; none: the final adapter.
+        average: Name of the main adapter among the run's averages; none: as trained.
         more: What else decides the images, such as the maps they are drawn on.
     """
     active = {adapter: strength for adapter, strength in adapters.items() if strength}
@@ -130,7 +133,8 @@ def describe_set(
         **sampling.facts(),
         **more,
     }
-    label = "base" if not active else "final" if step is None else f"step-{step:06d}"
+    which = [average or ""] + ([] if step is None else [f"step-{step:06d}"])
+    label = ("-".join(filter(None, which)) or "final") if active else "base"
     facts = {
         "adapter": main if active else None,
         "step": step if active else None,
@@ -140,6 +144,7 @@ def describe_set(
         "random_weights": base.has_random_weights,
     }
     facts |= {"extra_adapters": extra} if extra else {}
+    facts |= {"average": average} if active and average is not None else {}
     return ImageSet(folder=images / f"{label}-{_hash(decisive)}", facts=facts)
 
 

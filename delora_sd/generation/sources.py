@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from delora_sd.adapters.exchange.stored.inputs import BaseChoice, find_adapter, model_of
+from delora_sd.adapters.exchange.stored.inputs import BaseChoice, find_adapter, find_average, model_of
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.data.subjects import class_facts
 from delora_sd.diffusion.bases import place_of_base
@@ -26,6 +26,8 @@ class Source:
     adapters: dict[Path, float]
     """{folder or file: strength}, the main one first."""
     step: int | None
+    average: str | None
+    """Which average of the run's adapter; none: as trained."""
     model: ModelConfig
     identifier: str
     class_word: str | None
@@ -97,6 +99,7 @@ def _run_source(config: GenerateConfig, run: RunFolder) -> Source:
     return Source(
         adapters=_with_extra(config, {adapter: config.strength}),
         step=config.step,
+        average=config.average,
         model=_override_model(train.model, config.model, run),
         identifier=train.data.identifier,
         class_word=subject["class_word"],
@@ -120,7 +123,10 @@ def _run_adapter(config: GenerateConfig, run: RunFolder) -> Path:
     if config.step is not None:
         if config.step not in steps:
             raise UserError(f"step={config.step}: {run.path} has no such checkpoint; it has: {known}")
-        return run.checkpoint(config.step) / "adapter"
+        if config.average is None:
+            return run.checkpoint(config.step) / "adapter"
+    if config.average is not None:
+        return find_average(run, config.average, step=config.step)
     if not run.is_finished():
         raise UserError(f"{run.path}: training is not finished; go on with it, or give step=N (checkpoints: {known})")
     return run.adapter
@@ -152,12 +158,15 @@ def _bare_source(config: GenerateConfig, *, adapters: dict[Path, float], model: 
     """No run folder: everything comes from the settings."""
     if config.step is not None:
         raise UserError(f"step={config.step}: only a run folder has steps, run={config.run} has none")
+    if config.average is not None:
+        raise UserError(f"average={config.average}: only a run folder has averages, run={config.run} has none")
     if not config.output_dir:
         raise UserError(f"output_dir is missing: run={config.run} is no run folder that images could go into")
     class_word, is_live = class_facts(config.data)
     return Source(
         adapters=_with_extra(config, adapters),
         step=None,
+        average=None,
         model=model,
         identifier=config.data.identifier,
         class_word=class_word,

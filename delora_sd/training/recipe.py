@@ -21,6 +21,7 @@ from delora_sd.training.before.door import admit
 from delora_sd.training.before.plan import Plan, make_plan, recognise_finished
 from delora_sd.training.before.preparation import prepare_data
 from delora_sd.training.loop.angular import start_directions
+from delora_sd.training.loop.ema import EMA, Ema
 from delora_sd.training.loop.loop import Session, run_loop
 from delora_sd.training.loop.member import Member
 from delora_sd.training.loop.objective import AdaptedDenoiser, load_training_denoiser
@@ -169,15 +170,18 @@ def _open_run_folders(plan: Plan, start_step: int) -> None:
 
 
 def _restore(plan: Plan, optimizer: torch.optim.Optimizer, start_step: int) -> None:
-    """Brings every member to the step: its adapter, its optimizer state and its loss scale; step 0 is a start."""
+    """Brings every member to the step: adapter, average, optimizer state and loss scale; step 0 is a start."""
     for member in plan.members:
         if start_step:
             member.loss_scale = load_checkpoint(member.run, start_step, member.adapter, optimizer)
-            continue
-        if plan.dtype == torch.float16:
+        elif plan.dtype == torch.float16:
             member.loss_scale = FP16_LOSS_SCALE
-        if member.config.optimizer.angular:
+        if not start_step and member.config.optimizer.angular:
             start_directions(member.adapter)
+        if member.config.training.ema.decay:
+            member.ema = Ema(member.adapter, member.config.training.ema)
+            if start_step:
+                member.ema.restore(member.run.checkpoint(start_step) / EMA)
 
 
 @time_of("export")
@@ -187,6 +191,8 @@ def _finish(plan: Plan, denoiser: nn.Module, pack: Attached, *, seconds: float) 
     exports = {}
     for member in plan.members:
         if member.left is None:
+            if member.ema is not None:
+                member.ema.save(member.run.averages / EMA, base=member.config.model.base)
             save_adapter(member.adapter, member.run.adapter, base=member.config.model.base)
             exports[member] = export_defaults(member.run)
     for member, differences in measure_exports(plan, denoiser, pack, exports).items():

@@ -62,7 +62,8 @@ class ScoreConfig:
     gallery_subjects: tuple[str, ...] = ()
     """Only these subjects of the gallery; none: all."""
     sets: tuple[str, ...] = ()
-    """Only these image sets of the run; none: all."""
+    """Only these image sets of the run, by folder (final-1a2b3c4d) or by kind (final, ema, step-000400, base); none:
+    all."""
     protocol: tuple[str, ...] = ("auto",)
     """dreambooth, oft, miniature, or a combination as `delora-sd protocols` names them.
     auto: miniature for images of the miniature base, dreambooth otherwise."""

@@ -21,6 +21,7 @@ from delora_sd.files.run_folder import RUN_FOLDER_ROOM, RunFolder, check_length
 from delora_sd.generation.requests import check_sampling
 from delora_sd.settings import AdapterConfig, TrainConfig
 from delora_sd.training.loop.angular import check_angular
+from delora_sd.training.loop.ema import check_ema
 
 MAX_COUNT = 1_000_000
 """Nobody means more photos, images or denoising steps than this; a slip of the keyboard would fill the memory."""
@@ -85,6 +86,7 @@ def check_config(config: TrainConfig) -> None:
     check_known(config.adapter)
     if config.optimizer.angular:
         check_angular(config.adapter)
+    check_ema(config.training.ema)
     _check_counts(config)
     optimizer, training = config.optimizer, config.training
     for key, value in {

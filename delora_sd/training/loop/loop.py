@@ -74,6 +74,7 @@ def run_loop(session: Session, observer: Observer, *, start_step: int) -> None:
             losses = _backward(session, draws)
             _guard_gradients(session, step)
             session.optimizer.step()
+            _update_averages(session, step + 1)
             session.optimizer.zero_grad(set_to_none=True)
             observer.after_step(StepReport(step=step + 1, losses=losses, began=began))
             if not session.live or observer.stop_requested:
@@ -131,6 +132,12 @@ def _guard_gradients(session: Session, step: int) -> None:
     for member in session.members:
         if not math.isfinite(member.grad_norm):
             _drop_gradients(member.adapter)
+
+
+def _update_averages(session: Session, step: int) -> None:
+    for member in session.live:
+        if member.ema is not None:
+            member.ema.update(step)
 
 
 def _drop_gradients(adapter: nn.Module) -> None:

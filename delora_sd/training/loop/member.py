@@ -13,6 +13,7 @@ from delora_sd.diffusion.cache import LatentStats
 from delora_sd.diffusion.families.family import Condition
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import TrainConfig
+from delora_sd.training.loop.ema import Ema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,8 @@ class Member:
     """What it sees: set before the loop, by preparation."""
     adapter: Trainable = field(init=False)
     """What is trained: set when the method is attached."""
+    ema: Ema | None = None
+    """Its average, where one is asked for: set when the adapter is at its first step."""
     loss_scale: float = 1.0
     """Above 1 only on an fp16 base; halved whenever its gradients overflow."""
     grad_norm: float = float("nan")

@@ -11,6 +11,7 @@ from delora_sd.errors import UserError
 from delora_sd.files.records import check_record
 from delora_sd.files.run_folder import RunFolder, read_json, write_folder, write_json
 from delora_sd.files.tensors import read_tensors
+from delora_sd.training.loop.ema import EMA, Ema
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 PROGRESS_FILE = "progress.json"
@@ -20,12 +21,21 @@ _LIKE_THE_PARAMETER = ("exp_avg", "exp_avg_sq")
 
 
 def save_checkpoint(
-    run: RunFolder, step: int, adapter: nn.Module, optimizer: torch.optim.Optimizer, *, loss_scale: float, base: str
+    run: RunFolder,
+    step: int,
+    adapter: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    ema: Ema | None,
+    loss_scale: float,
+    base: str,
 ) -> None:
     """Writes `checkpoints/step-NNNNNN/`, whole or not at all."""
 
     def write(folder: Path) -> None:
         save_adapter(adapter, folder / "adapter", base=base)
+        if ema is not None:
+            ema.save(folder / EMA, base=base)
         save_file(_optimizer_tensors(adapter, optimizer), folder / OPTIMIZER_FILE)
         write_json(folder / PROGRESS_FILE, {"step": step, "loss_scale": loss_scale})
 

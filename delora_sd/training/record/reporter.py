@@ -146,6 +146,7 @@ class Reporter:
                 step,
                 member.adapter,
                 self.session.optimizer,
+                ema=member.ema,
                 loss_scale=member.loss_scale,
                 base=member.config.model.base,
             )

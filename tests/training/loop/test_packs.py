@@ -19,8 +19,9 @@ from delora_sd.diffusion.cache import LatentStats
 from delora_sd.diffusion.families.sd import SD
 from delora_sd.diffusion.noise.objective import Ddpm
 from delora_sd.files.run_folder import RunFolder
-from delora_sd.settings import AdapterConfig, OptimizerConfig, TrainConfig, TrainingConfig
+from delora_sd.settings import AdapterConfig, EmaConfig, OptimizerConfig, TrainConfig, TrainingConfig
 from delora_sd.training.loop import loop
+from delora_sd.training.loop.ema import Ema
 from delora_sd.training.loop.loop import Session, run_loop
 from delora_sd.training.loop.member import CellData, Member
 from delora_sd.training.loop.objective import AdaptedDenoiser
@@ -111,6 +112,7 @@ def train_together(configs: list[TrainConfig], cells: list[CellData], *, spoil=N
     for position, (config, cell, adapter) in enumerate(zip(configs, cells, pack.adapters, strict=True)):
         member = Member(position=position, run=RunFolder(Path("unwritten")), config=config, subject=NOBODY)
         member.data, member.adapter = cell, adapter
+        member.ema = Ema(adapter, config.training.ema) if config.training.ema.decay else None
         members.append(member)
     session = Session(
         accelerator=Accelerator(cpu=True),
@@ -171,6 +173,34 @@ def test_a_pack_with_and_without_masks_and_captions_equals_single_runs(prior_wei
     alone, own_losses, _ = train_together([configs[2]], [masked[2]])
     assert own_losses == unmasked[1][1], "an all-white mask changes no bit"
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(alone[0], unmasked[1][0][0], strict=True))
+
+
+@torch.no_grad()
+def averages(session: Session) -> list[list[torch.Tensor]]:
+    """Every member's average, as the parameters it would be saved as; [] without one."""
+    found = []
+    for member in session.members:
+        found.append([])
+        if member.ema is not None:
+            with member.ema._in_place():
+                found[-1] = [parameter.clone() for parameter in member.adapter.parameters()]
+    return found
+
+
+def test_a_pack_with_and_without_averages_equals_single_runs():
+    plain = [make_config(i, "delora", "frozen_copy", prior_weight=0.0, num_steps=6) for i in range(SUBJECTS)]
+    cells = [make_cell(i, has_class_images=False) for i in range(SUBJECTS)]
+    ema = [EmaConfig(), EmaConfig(decay=0.9), EmaConfig(decay=0.5, warmup=False)]
+    configs = [replace(each, training=replace(each.training, ema=ema[position])) for position, each in enumerate(plain)]
+    together, _, session = train_together(configs, cells)
+    without, _, _ = train_together(plain, cells)
+    for ours, theirs in zip(together, without, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True)), "it is only looked at"
+    own = averages(session)
+    assert own[0] == []
+    for subject in (1, 2):
+        _, _, alone = train_together([configs[subject]], [cells[subject]])
+        assert_same_training(own[subject], averages(alone)[0], untrained(configs[subject], cells[subject]))
 
 
 def test_diverged_adapter_changes_nothing_for_the_others():

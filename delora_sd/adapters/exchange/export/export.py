@@ -7,7 +7,7 @@ from delora_sd.adapters.exchange.export.as_lora import NoPlainLora, PlainLora, p
 from delora_sd.adapters.exchange.merge.merging import check_strength
 from delora_sd.adapters.exchange.plain_lora.writing import write_layout
 from delora_sd.adapters.exchange.stored.formats import read_adapter_config
-from delora_sd.adapters.exchange.stored.inputs import base_choice, find_adapter
+from delora_sd.adapters.exchange.stored.inputs import base_choice, find_adapter, find_average
 from delora_sd.adapters.exchange.stored.provenance import describe_adapter, find_run
 from delora_sd.adapters.full import FULL_TYPE
 from delora_sd.errors import UserError
@@ -60,9 +60,10 @@ def export_defaults(run: RunFolder) -> list[Path]:
     return paths
 
 
-def export_path(run: RunFolder, layout: str, *, step: int | None = None) -> Path:
+def export_path(run: RunFolder, layout: str, *, step: int | None = None, average: str | None = None) -> Path:
     """Returns where a run's export goes: `export/NAME.kohya.safetensors`, a folder for peft."""
     name = run.path.resolve().name + ("" if step is None else f"-step{step:06d}")
+    name += "" if average is None else f"-{average}"
     return run.export / (f"{name}.peft" if layout == "peft" else f"{name}.{layout}.safetensors")
 
 
@@ -75,8 +76,11 @@ def _adapter(config: ExportConfig) -> Path:
         if config.step not in run.checkpoint_steps():
             steps = ", ".join(map(str, run.checkpoint_steps())) or "none"
             raise UserError(f"step: {path} has no checkpoint of step {config.step}; it has {steps}")
-        path = run.checkpoint(config.step)
-        return path / "adapter" if (path / "adapter").is_dir() else path
+        if config.average is None:
+            path = run.checkpoint(config.step)
+            return path / "adapter" if (path / "adapter").is_dir() else path
+    if config.average is not None:
+        return find_average(RunFolder(path), config.average, step=config.step)
     return find_adapter(path)
 
 
@@ -90,7 +94,7 @@ def _output(config: ExportConfig, adapter: Path) -> Path:
     run = None if adapter.is_file() else find_run(adapter)
     if run is None:
         raise UserError(f"output: missing; {adapter} is no adapter of a run folder, so say where to write")
-    return export_path(run, config.layout, step=config.step)
+    return export_path(run, config.layout, step=config.step, average=config.average)
 
 
 def _show(plain: PlainLora, output: Path) -> None:

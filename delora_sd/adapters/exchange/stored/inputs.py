@@ -54,6 +54,24 @@ def find_adapter(path: Path) -> Path:
     return _adapter_inside(path)
 
 
+def find_average(run: RunFolder, name: str, *, step: int | None) -> Path:
+    """Returns the folder of an average of the run's adapter, at its end or as it was at a checkpoint.
+
+    Raises:
+        UserError: the run has no average of that name.
+    """
+    within = run.averages if step is None else run.checkpoint(step)
+    known = {folder.parent.name: folder.parent for folder in sorted(within.glob(f"[!.]*/{CONFIG_FILE}"))}
+    known.pop("adapter", None)
+    if name not in known:
+        at = "" if step is None else f" at step {step}"
+        raise UserError(
+            f"average={name}: {run.path} has no such average{at}; it has: {', '.join(known) or 'none'}. "
+            "`training.ema.decay` keeps one while it trains, `delora-sd average` makes one afterwards"
+        )
+    return known[name]
+
+
 def _adapter_inside(folder: Path) -> Path:
     if (folder / UNET_PART / CONFIG_FILE).is_file():
         if others := [name for name in _OTHER_PARTS if (folder / name / CONFIG_FILE).is_file()]:

@@ -43,6 +43,8 @@ class SetView:
     strength: float | None
     is_base: bool
     step: int | None
+    average: str | None
+    others: int
     names_subject: bool
     sampling: dict[str, Any]
     totals: dict[str, ScoreLine]
@@ -56,6 +58,8 @@ class SetView:
         if not self.names_subject:
             return "The class, without naming the subject"
         parts = ["The subject in new contexts"]
+        parts += [f"the average {self.average}"] if self.average else []
+        parts += [f"with {self.others} more adapters"] if self.others else []
         parts += [f"after step {self.step:,}"] if self.step is not None else []
         parts += [f"strength {self.strength:g}"] if self.strength not in (None, 1) else []
         return ", ".join(parts)
@@ -93,6 +97,8 @@ def _view(images: JudgedSet, lines: list[ScoreLine], images_per_prompt: int, thu
         strength=images.strength,
         is_base=images.is_base,
         step=images.step,
+        average=images.average,
+        others=images.others,
         names_subject=_names_subject(images),
         sampling={
             key: value for key, value in (sampling | {"adapter": images.adapter}).items() if value not in (None, "")
@@ -106,10 +112,12 @@ def _names_subject(images: JudgedSet) -> bool:
 
 
 def _importance(images: JudgedSet) -> tuple:
-    """The subject before class prompts, the adapter before the base, full strength first, late before early."""
+    """The subject before class prompts, the adapter before the base, full strength first, as trained before averages
+    and sums, late before early."""
     is_full = images.strength is None or images.strength == 1
     step = float("inf") if images.step is None else images.step
-    return not _names_subject(images), images.is_base, not is_full, -step, -len(images.images)
+    is_plain = images.average is None and not images.others
+    return not _names_subject(images), images.is_base, not is_full, not is_plain, -step, -len(images.images)
 
 
 def _read_rows(

@@ -46,6 +46,10 @@ class JudgedSet:
     base: str | None = None
     adapter: str | None = None
     """Hash of the adapter's files."""
+    average: str | None = None
+    """Which average of the run's adapter; None: as trained."""
+    others: int = 0
+    """How many more adapters were added on top."""
     random_weights: bool = False
     """True: the base model was untrained; its images mean nothing."""
 
@@ -72,10 +76,16 @@ def read_run_sets(run: RunFolder, *, subject: str, identifier: str, names: Seque
     if not known:
         raise UserError(f"{run.path}: no images to score; make them with `delora-sd generate {run.path}`")
     for name in names:
-        if name not in known:
+        if not any(_is_called(each, name) for each in known):
             raise UserError(f"sets={name}: no such image set in {run.images}{nearest_name(name, known)}")
-    sets = [_read_set(folder, subject, identifier) for folder in folders if not names or folder.name in names]
+    asked = [folder for folder in folders if not names or any(_is_called(folder.name, name) for name in names)]
+    sets = [_read_set(folder, subject, identifier) for folder in asked]
     return [part for each in sets for part in _split(each)]
+
+
+def _is_called(folder: str, name: str) -> bool:
+    """`final-1a2b3c4d` is called so, and `final` with every other set of the final adapter."""
+    return name in (folder, folder.rpartition("-")[0])
 
 
 def read_shown_sets(run: RunFolder, *, subject: str, identifier: str) -> list[JudgedSet]:
@@ -138,6 +148,8 @@ def _read_listed(folder: Path, subject: str, identifier: str) -> JudgedSet:
         subject=subject,
         images=tuple(_read_image(folder, line, identifier) for line in lines),
         step=first.get("step"),
+        average=first.get("average"),
+        others=len(first.get("extra_adapters", {})),
         strength=first.get("strength"),
         is_base=first.get("strength") == 0 and not first.get("extra_adapters"),
         base=first.get("base"),
