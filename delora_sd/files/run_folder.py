@@ -54,7 +54,7 @@ _DEEPEST = 300
 
 _MANIFEST_FIELDS = {
     "subject": dict, "base": dict, "versions": dict, "photos": dict, "held_out": dict, "masks": dict, "captions": dict,
-    "shapes": dict,
+    "shapes": dict, "export_difference": dict,
     "device": str, "git": str | None, "pack": int, "finished_step": int, "seconds": float,
     "peak_memory_bytes": int | None, "trainable_parameters": int,
 }  # fmt: skip
@@ -118,6 +118,11 @@ class RunFolder:
     @property
     def previews(self) -> Path:
         return self.path / "previews"
+
+    @property
+    def product(self) -> Path:
+        """One image three times: the trained adapter's, the diffusers file's, the kohya file's as ComfyUI loads it."""
+        return self.path / "product"
 
     @property
     def scores(self) -> Path:

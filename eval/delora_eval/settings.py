@@ -107,6 +107,26 @@ class ChooseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetentionConfig:
+    """Score each subject with its own adapter and with several added up: what combining costs each of them."""
+
+    runs: tuple[str, ...] = ()
+    """Two or more finished runs on one base."""
+    combined: str | None = None
+    """A file of `delora-sd combine`, with whatever its rank cut off; none: the exact sum of the runs' adapters."""
+    strengths: tuple[float, ...] = ()
+    """Without `combined`: one per run in the sum, 0 to 2; none: 1 each. Alone, each is at strength 1."""
+    prompts: tuple[str, ...] = ("dreambooth",)
+    """As in `delora-sd generate`; each run's identifier and class word are filled in."""
+    images_per_prompt: int = 1
+    protocol: str = "auto"
+    """As in `delora-sd score`."""
+    generate: dict[str, Any] = field(default_factory=dict)
+    """Settings of the images that differ from the defaults (`delora-sd generate --help`)."""
+    encoders: EncoderConfig = field(default_factory=EncoderConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MasksConfig:
     """Make masks of photos or images: where the subject is, for judges and losses that look at it alone."""
 

@@ -163,8 +163,8 @@ def _generate(config: GenerateConfig) -> Path:
     if config.run == "base":
         output, step, word = Path(config.output_dir), 0, config.data.subject
     else:
-        output, step = Path(config.run), config.step
-        word = load_config(TrainConfig, [RunFolder(output).config], []).data.class_word
+        output, step = Path(config.output_dir or config.run), config.step
+        word = load_config(TrainConfig, [RunFolder(Path(config.run)).config], []).data.class_word
     kind = "class" if config.prompts == ("class",) else "subject"
     folder = RunFolder(output).images / f"{kind}-{'final' if step is None else step}"
     if (folder / "images.jsonl").exists():

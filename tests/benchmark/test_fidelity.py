@@ -37,7 +37,7 @@ def page(folder) -> Path:
 
 def test_every_claim_stands_with_its_verdict(page):
     text = page.read_text()
-    for number in ("Search", "C1", "C2", "C3", "C4", "C5", "C6", "C7"):
+    for number in ("Search", "C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8"):
         assert f"| {number} | " in text and f"## {number}: " in text
     assert text.count("2 subjects") >= 1 and "2 seeds" in text
     assert "MINIATURE" in text.upper()
@@ -97,6 +97,25 @@ def test_strength_compares_the_same_subjects_at_the_same_strength(folder, tmp_pa
 )
 def test_a_layer_is_placed_by_its_block_and_projection(layer: str, place):
     assert place_of(layer) == place
+
+
+def test_what_is_kept_of_a_pair_is_its_summed_score_over_its_score_alone(page):
+    """The stand-in scores images drawn with two adapters as those of `theirs`, whatever the method."""
+    study = read_yaml(studies.CONFIGS / "miniature_fidelity_merge.yaml")
+    steps = int(study["train"]["training"]["num_steps"])
+    summed = statistics.mean(dino_of("theirs", subject, 0, 0) for subject in SUBJECTS)
+    table = page.read_text().partition("## C8")[2].partition("## ")[0]
+    for method, entry in study["methods"].items():
+        lr = float(entry["optimizer.lr"])
+        values = [dino_of(method, subject, seed, steps, lr=lr) for subject in SUBJECTS for seed in SEEDS]
+        alone = statistics.mean(values)
+        row = next(line for line in table.splitlines() if line.startswith(f"| {entry['label']} "))
+        assert [cell.strip() for cell in row.split("|")[2:5]] == [
+            f"{alone:.3f}",
+            f"{summed:.3f}",
+            f"{summed / alone:.2f}",
+        ]
+    assert "intervals over 1 pairs" in table and "DeLoRA − ETHER+: subject" in table
 
 
 def test_every_image_of_the_page_exists(page):

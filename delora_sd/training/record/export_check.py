@@ -1,26 +1,30 @@
 """Does another tool draw what we draw? Exported files are read back and compared with what was trained.
 
-By images: diffusers loads each file and draws one image with it. By tensors: our own reader takes each file, and the
-change of every layer is compared. What both writer and reader get wrong shows in the images alone.
+By images: diffusers loads each file and draws one image with it; the kohya file is also drawn as ComfyUI loads it, and
+`product/` keeps the images. By tensors: our own reader takes each file, and the change of every layer is compared. What
+both writer and reader get wrong shows in the images alone.
 """
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from delora_sd.adapters.attach import Attached, is_packable
+from delora_sd.adapters.exchange.merge.comfyui import patched_by_comfyui
 from delora_sd.adapters.exchange.merge.updates import Update, load_updates
 from delora_sd.adapters.lowrank.pack import detach
 from delora_sd.diffusion.parts import load_denoiser, load_vae
 from delora_sd.errors import UserError
 from delora_sd.files.tensors import read_tensors
+from delora_sd.generation.images import write_image
 from delora_sd.generation.requests import SamplingSettings
 from delora_sd.generation.sampler import Sampler, sample_images
 from delora_sd.stopwatch import time_of
@@ -40,15 +44,32 @@ TOLERANCE_SHARE = 0.01
 
 _CAPTION = "the subject's caption"
 
+PREVIEW, IN_DIFFUSERS, IN_COMFYUI = "preview.png", "diffusers.png", "comfyui.png"
+"""The images in `product/`: the trained adapter's, the diffusers file's, the kohya file's."""
+
 _ADVICE = "`delora-sd merge` writes a model that draws what was trained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One exported file as one tool loads it."""
+
+    name: str
+    """In the manifest."""
+    file: Path
+    tool: str
+    loaded: Callable[[Sampler, Path], AbstractContextManager[None]]
+    """Inside, the sampler's denoiser is as a user of the tool has it."""
+    image: str | None
+    """Its file in `product/`; None: not kept."""
 
 
 @time_of("export check")
 def measure_exports(
     plan: Plan, denoiser: nn.Module, pack: Attached, exports: Mapping[Member, Sequence[Path]]
 ) -> dict[Member, dict[str, float | None]]:
-    """Returns, per member, {file: how far it is from the trained adapter}: by images the mean difference in steps of
-    1/255, by tensors a share of the change (`training.export_check`).
+    """Returns, per member, {file or way: how far it is from the trained adapter}: by images the mean difference in
+    steps of 1/255, by tensors a share of the change (`training.export_check`).
 
     None: it could not be loaded. Warns of that, and of every difference that can be seen. {}: nothing exported, or a
     quantised base, whose rounding would be measured instead. Afterwards the denoiser is without our layers.
@@ -62,12 +83,12 @@ def measure_exports(
     for member, sampler in samplers.items():
         with pack.only(member.position):
             ours[member] = _draw(sampler)
+        _keep(member, PREVIEW, ours[member], plan)
     plain = _plain_denoiser(plan, denoiser)
     found = {}
     for member, files in exports.items():
         if member in ours:
-            sampler = replace(samplers[member], denoiser=plain)
-            found[member] = {file.name: _compare_images(sampler, file, ours[member]) for file in files}
+            found[member] = _compare_by_images(plan, member, replace(samplers[member], denoiser=plain), files, ours)
         else:
             trained = load_updates(member.run.adapter, plain) if files else {}
             found[member] = {file.name: _compare_tensors(plain, file, trained) for file in files}
@@ -98,21 +119,59 @@ def _plain_denoiser(plan: Plan, denoiser: nn.Module) -> nn.Module:
     return denoiser
 
 
-def _compare_images(sampler: Sampler, file: Path, ours: np.ndarray) -> float | None:
+def _compare_by_images(
+    plan: Plan, member: Member, sampler: Sampler, files: Sequence[Path], ours: Mapping[Member, Image.Image]
+) -> dict[str, float | None]:
+    found = {}
+    for way in _ways(files):
+        theirs = _draw_by(sampler, way)
+        if theirs is not None:
+            _keep(member, way.image, theirs, plan)
+        found[way.name] = None if theirs is None else _difference(way, theirs, ours[member])
+    return found
+
+
+def _ways(files: Sequence[Path]) -> Iterator[Way]:
+    for file in files:
+        is_kohya = file.name.endswith(".kohya.safetensors")
+        image = None if is_kohya else IN_DIFFUSERS
+        yield Way(name=file.name, file=file, tool="diffusers", loaded=_loaded_by_diffusers, image=image)
+        if is_kohya:
+            name = f"{file.name} in ComfyUI"
+            yield Way(name=name, file=file, tool="ComfyUI", loaded=_loaded_by_comfyui, image=IN_COMFYUI)
+
+
+def _draw_by(sampler: Sampler, way: Way) -> Image.Image | None:
     try:
-        with _loaded_by_diffusers(sampler, file):
-            theirs = _draw(sampler)
+        with way.loaded(sampler, way.file):
+            return _draw(sampler)
     except Exception as error:  # whatever another tool raises: the training is done and kept
-        warnings.warn(f"{file}: diffusers cannot load it ({type(error).__name__}: {error}); {_ADVICE}", stacklevel=2)
+        reason = f"{way.tool} cannot load it ({type(error).__name__}: {error})"
+        warnings.warn(f"{way.file}: {reason}; {_ADVICE}", stacklevel=2)
         return None
-    difference = float(np.abs(theirs - ours).mean())
+
+
+def _difference(way: Way, theirs: Image.Image, ours: Image.Image) -> float:
+    difference = float(np.abs(_levels(theirs) - _levels(ours)).mean())
     if not difference <= TOLERANCE_LEVELS:
         warnings.warn(
-            f"{file} DRAWS SOMETHING ELSE than the trained adapter: images differ by {difference:.1f} of 255 on "
-            f"average, rounding stays below {TOLERANCE_LEVELS:g}; {_ADVICE}",
+            f"{way.file} DRAWS SOMETHING ELSE in {way.tool} than the trained adapter: images differ by "
+            f"{difference:.1f} of 255 on average, rounding stays below {TOLERANCE_LEVELS:g}; {_ADVICE}",
             stacklevel=2,
         )
     return round(difference, 4)
+
+
+def _keep(member: Member, name: str | None, image: Image.Image, plan: Plan) -> None:
+    if name is not None:
+        record = {"prompt": member.prompts[0], "seed": SEED, "random_weights": plan.base.has_random_weights}
+        write_image(member.run.product / name, image, record)
+
+
+@contextmanager
+def _loaded_by_comfyui(sampler: Sampler, file: Path) -> Iterator[None]:
+    with patched_by_comfyui(sampler.denoiser, file, sampler.base.family.export.kohya_key):
+        yield
 
 
 @contextmanager
@@ -131,10 +190,14 @@ def _loaded_by_diffusers(sampler: Sampler, file: Path) -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _draw(sampler: Sampler) -> np.ndarray:
-    """Returns the image as (height, width, 3), 0 to 255."""
+def _draw(sampler: Sampler) -> Image.Image:
     with torch.no_grad():
         (image,) = sample_images(sampler, [_CAPTION], [SEED])
+    return image
+
+
+def _levels(image: Image.Image) -> np.ndarray:
+    """Returns the image as (height, width, 3), 0 to 255."""
     return np.asarray(image, dtype=np.float32)
 
 

@@ -1,5 +1,6 @@
 """The judge's commands. Heavy imports sit inside the functions: `--help` answers at once."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from delora_eval import settings
@@ -72,6 +73,18 @@ def _choose(config: settings.ChooseConfig) -> None:
     choose(config)
 
 
+def _retention(config: settings.RetentionConfig) -> None:
+    from delora_eval.retention import measure_retention, render_retention
+
+    print(render_retention(measure_retention(config)))
+
+
+def _retention_json(config: settings.RetentionConfig) -> None:
+    from delora_eval.retention import measure_retention
+
+    print(to_json({"retention": [asdict(row) for row in measure_retention(config)]}))
+
+
 def _judges(config: settings.JudgesConfig) -> None:
     from delora_eval.trial.command import print_judges
 
@@ -130,6 +143,14 @@ COMMANDS = {
         run=_choose,
         positional=("run",),
         example="delora-sd choose runs/rex",
+    ),
+    "retention": Command(
+        summary="Score each subject with its own adapter and with several added up: what combining costs.",
+        config=settings.RetentionConfig,
+        run=_retention,
+        run_json=_retention_json,
+        many="runs",
+        example="delora-sd retention runs/rex runs/tom combined=both.safetensors",
     ),
     "benchmark": Command(
         summary="Train, generate and score a grid of methods, subjects, seeds and settings, then report it.",

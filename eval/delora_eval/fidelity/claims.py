@@ -6,6 +6,7 @@ from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.fidelity.claim import Claim
 from delora_eval.fidelity.design import ladder, mirrored_like_paper, starts, weight_norms
 from delora_eval.fidelity.growth import boundary_growth
+from delora_eval.fidelity.merging import merging
 from delora_eval.fidelity.robustness import best_settings, learning_rates, prolonged
 from delora_eval.fidelity.search import searched_settings
 
@@ -17,5 +18,6 @@ CLAIMS: dict[str, tuple[Callable[[BenchmarkView], Claim | None], ...]] = {
     "norm": (weight_norms,),
     "ladder": (ladder,),
     "starts": (starts, mirrored_like_paper),
+    "merge": (merging,),
 }
 """{study: what it answers, None where it cannot}. C9 draws the adapters of `test` again (strength.py)."""

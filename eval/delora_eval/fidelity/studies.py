@@ -4,10 +4,10 @@
     python -m delora_eval.fidelity --studies test rates     # some of it
     python -m delora_eval.fidelity --page-only              # the page from what is finished
 
-Every study is a benchmark of configs/benchmark/miniature_fidelity_*.yaml with its own report in its folder: search (the
-settings), test (C1, C10), rates (C2), long (C3), norm (C4), ladder (C5), starts (C6, C7); strength (C9) draws the
-adapters of test again. Several copies of this command may run at once on one folder; they share the work. Settings for
-all studies can be added: `seeds=[0]` for a first look.
+Every study is a benchmark of configs/benchmark/miniature_fidelity_*.yaml with its own report in its folder: search
+(the settings), test (C1, C10), rates (C2), long (C3), norm (C4), ladder (C5), starts (C6, C7), merge (C8: adapters
+added up in pairs); strength (C9) draws the adapters of test again. Several copies of this command may run at once on
+one folder; they share the work. Settings for all studies can be added: `seeds=[0]` for a first look.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from delora_eval.benchmark.run.workers.launchers import MakeStages, run_benchmar
 from delora_eval.benchmark.settings import BenchmarkConfig
 from delora_eval.fidelity.claims import CLAIMS
 from delora_eval.fidelity.page import write_page
+from delora_eval.fidelity.pairs import draw_pairs
 from delora_eval.fidelity.showcase import draw_showcase, showcase_sheets
 from delora_eval.fidelity.strength import draw_strengths, strength_robustness
 from delora_sd.config.load import load_config
@@ -36,6 +37,7 @@ STUDIES = {
     "norm": "C4",
     "ladder": "C5",
     "starts": "C6, C7",
+    "merge": "C8",
 }
 """{study, a benchmark: what it answers}."""
 STRENGTH = "strength"
@@ -51,7 +53,9 @@ def main(words: list[str] | None = None, make_stages: MakeStages = real_stages) 
     arguments = parser.parse_args(words)
     if not arguments.page_only:
         for name in (name for name in arguments.studies if name != STRENGTH):
-            run_benchmark(_config(name, arguments.output, arguments.settings), make_stages)
+            folder = run_benchmark(_config(name, arguments.output, arguments.settings), make_stages)
+            if name == "merge":
+                draw_pairs(folder, make_stages)
         if STRENGTH in arguments.studies and (tested := _finished(arguments.output / "test")):
             draw_strengths(tested, arguments.output / STRENGTH)
     views = {name: view for name in STUDIES if (view := _finished(arguments.output / name))}

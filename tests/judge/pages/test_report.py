@@ -16,7 +16,7 @@ from delora_eval.scoring.score import find_protocols, score_task
 from delora_eval.settings import ReportConfig, ScoreConfig
 from delora_sd.errors import UserError
 from delora_sd.files.contents import hash_file
-from delora_sd.files.run_folder import RunFolder, append_line, write_json
+from delora_sd.files.run_folder import RunFolder, append_line, read_json, write_json
 
 ATTACK = 'a {identifier} {class_word} <script>alert(1)</script> "><img src=x onerror=alert(2)> &amp; {{7*7}}'
 
@@ -134,6 +134,26 @@ def test_the_miniature_says_what_it_is(run):
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(re.sub(r"base: .*", "base: miniature", config))
     assert "Miniature world" in render(run)
+
+
+def test_the_page_shows_what_other_tools_draw_with_the_files(run):
+    train(run)
+    assert "The same in other tools" not in render(run)
+    (run / "product").mkdir()
+    for name in ("preview", "diffusers", "comfyui"):
+        shutil.copy(run / "images/main/00-s0.png", run / "product" / f"{name}.png")
+    manifest = read_json(run / "manifest.json")
+    differences = {
+        "rex.diffusers.safetensors": 0.01,
+        "rex.kohya.safetensors": None,
+        "rex.kohya.safetensors in ComfyUI": 3.25,
+    }
+    write_json(run / "manifest.json", manifest | {"export_difference": differences})
+    page = render(run)
+    assert "The trained adapter</figcaption>" in page
+    assert "The diffusers file in diffusers: differs by 0.01 of 255" in page
+    assert "The kohya file in ComfyUI&#39;s arithmetic: differs by 3.25 of 255" in page
+    assert "Could not be loaded:</strong> rex.kohya.safetensors." in page
 
 
 def test_what_is_missing_names_the_command_that_makes_it(run):

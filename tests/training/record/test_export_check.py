@@ -4,12 +4,16 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from delora_sd.files.run_folder import RunFolder, read_json
 from delora_sd.settings import AdapterConfig, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, TrainingConfig
 from delora_sd.training import recipe
+
+WAYS = ["rex.diffusers.safetensors", "rex.kohya.safetensors", "rex.kohya.safetensors in ComfyUI"]
 
 FP16_LEVELS = 0.5
 """Rounding to fp16 moves the tiny model's image by at most so much, mean in steps of 1/255; measured 0.00 to 0.02."""
@@ -65,8 +69,12 @@ def corrupt(monkeypatch: pytest.MonkeyPatch, damage) -> None:
 def test_diffusers_draws_with_the_export_what_we_draw(config, method):
     adapter = AdapterConfig(method=method, rank=2, num_blocks=2)
     differences = train(replace(config, adapter=adapter, optimizer=OptimizerConfig()))
-    assert sorted(differences) == ["rex.diffusers.safetensors", "rex.kohya.safetensors"]
+    assert sorted(differences) == WAYS
     assert max(differences.values()) < FP16_LEVELS
+    images = {file.stem: np.asarray(Image.open(file)) for file in RunFolder(Path(config.output_dir)).product.iterdir()}
+    assert set(images) == {"preview", "diffusers", "comfyui"}
+    kept = np.abs(images["comfyui"].astype(float) - images["preview"]).mean()
+    assert kept == pytest.approx(differences["rex.kohya.safetensors in ComfyUI"], abs=1e-3)
 
 
 @pytest.mark.parametrize("method", ["delora", "dora", "oft"])
@@ -125,7 +133,7 @@ def test_the_packs_exports_are_checked_one_by_one(config, tmp_path):
     recipe.train_pack(configs)
     for each in configs:
         differences = read_json(RunFolder(Path(each.output_dir)).manifest)["export_difference"]
-        assert len(differences) == 2 and max(differences.values()) < FP16_LEVELS
+        assert len(differences) == 3 and max(differences.values()) < FP16_LEVELS
 
 
 def test_a_whole_unet_has_no_export_to_check(config):
@@ -146,12 +154,15 @@ def test_an_export_that_draws_something_else_is_named_loudly(config, monkeypatch
     corrupt(monkeypatch, turn_round)
     differences, said = train_and_listen(config)
     assert "rex.kohya.safetensors DRAWS SOMETHING ELSE" in said and "rex.diffusers" not in said
-    assert differences["rex.kohya.safetensors"] > 2 > FP16_LEVELS > differences["rex.diffusers.safetensors"]
+    assert "in ComfyUI than the trained adapter" in said and "in diffusers than the trained adapter" in said
+    wrong = min(value for name, value in differences.items() if ".kohya." in name)
+    assert wrong > 2 > FP16_LEVELS > differences["rex.diffusers.safetensors"]
 
 
 def test_an_export_that_diffusers_cannot_load_does_not_undo_the_training(config, monkeypatch):
     corrupt(monkeypatch, lambda file: file.write_bytes(file.read_bytes()[:100]))
     differences, said = train_and_listen(config)
     assert "rex.kohya.safetensors: diffusers cannot load it" in said
+    assert "rex.kohya.safetensors: ComfyUI cannot load it" in said
     assert differences["rex.kohya.safetensors"] is None
     assert RunFolder(Path(config.output_dir)).is_finished()

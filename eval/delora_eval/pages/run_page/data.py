@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from delora_eval.pages.run_page.product import Drawn, not_loaded, read_product
 from delora_eval.pages.run_page.sets import SMALL_THUMBNAIL, SetView, read_set_views
 from delora_eval.pages.thumbnails import Thumbnail, make_thumbnails
 from delora_eval.scoring.judges.protocols import Protocol, find_protocol
@@ -80,6 +81,10 @@ class RunPage:
     failure: dict[str, Any] = field(default_factory=dict)
     copies: tuple[CopyView, ...] = ()
     """Images that repeat a trained photo, where the copy risk was scored."""
+    product: tuple[Drawn, ...] = ()
+    """One caption as the trained adapter draws it and as other tools draw it with the exported files."""
+    not_loaded: tuple[str, ...] = ()
+    """Exported files that a tool could not load."""
 
     @property
     def main(self) -> SetView | None:
@@ -149,6 +154,8 @@ def read_run_page(run: RunFolder, *, images_per_prompt: int, thumbnail_px: int) 
         protocols=protocols,
         settings=_read_settings(config),
         failure=run.read_failure(),
+        product=read_product(run, manifest, thumbnail_px),
+        not_loaded=not_loaded(manifest),
         copies=_read_copies(run, config, lines, protocols[:1], thumbnail_px),
     )
 
