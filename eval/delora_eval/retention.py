@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from delora_eval.scoring.inputs.task import read_task
@@ -17,7 +17,7 @@ from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.generation.generate import generate
 from delora_sd.generation.model import ModelKeeper
-from delora_sd.settings import DataConfig, GenerateConfig
+from delora_sd.settings import DataConfig, GenerateConfig, ModelConfig
 
 SHOWN = ("dino", "clip_i", "dino_held_out", "clip_t", "context_accuracy")
 """Subject first; then whether the prompt is still followed."""
@@ -80,7 +80,9 @@ def _together(
     data = DataConfig(
         identifier=train.data.identifier, class_word=subject.get("class_word"), is_live=subject.get("is_live")
     )
-    model = replace(alone.model, base=train.model.base, revision=train.model.revision, size_px=train.model.size_px)
+    asked = {field.name: getattr(alone.model, field.name) for field in fields(ModelConfig)}
+    changed = {name: value for name, value in asked.items() if value != getattr(ModelConfig(), name)}
+    model = replace(train.model, **changed)
     return replace(alone, run=config.combined, output_dir=str(run.path), data=data, model=model)
 
 
