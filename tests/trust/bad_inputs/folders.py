@@ -112,6 +112,16 @@ REFUSED = (
         command=lambda world: world.generate("step=77"),
         says=("step=77", "it has: 1, 2"),
     ),
+    Case(
+        name="generate with an average that is not there",
+        command=lambda world: world.generate("average=../adapter"),
+        says=("average=../adapter", "it has: none", "training.ema.decay", "delora-sd average"),
+    ),
+    Case(
+        name="an average of a run into a name that leaves its folder",
+        command=run(lambda folder: None, "average", "{run}", "name=../adapter"),
+        says=("name: '../adapter'", "letters, digits"),
+    ),
     Case(name="a strength above 2", command=lambda world: world.generate("strength=3"), says=("strength", "3", "to 2")),
     Case(
         name="an extra adapter that does not exist",

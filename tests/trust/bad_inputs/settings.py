@@ -50,6 +50,11 @@ REFUSED = (
     Case(
         name="a list for a number", command=given("adapter.rank=[4, 8]"), says=("adapter.rank", "whole number", "list")
     ),
+    Case(
+        name="an average that never learns",
+        command=given("training.ema.decay=1"),
+        says=("training.ema.decay: 1.0", "0 (no average) to below 1"),
+    ),
     Case(name="a section for a value", command=file("seed: {a: 1}\n"), says=("my.yaml", "seed", "whole number")),
     Case(name="a value for a section", command=file("adapter: delora\n"), says=("my.yaml", "adapter", "rank")),
     Case(name="a list for a file", command=file("- seed\n- 1\n"), says=("my.yaml", "`key: value`", "a list of 2")),
