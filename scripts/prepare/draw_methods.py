@@ -21,6 +21,8 @@ from matplotlib.patches import Rectangle
 
 FROZEN, TRAINED, DERIVED, INK = "#d9d9de", "#3f6fb5", "#e0a03a", "#22242a"
 WIDTH, STEPS, RATES = 64, 300, (1, 4, 16)
+BOUNDARY_RATE = 1e-3
+"""The boundary's own rate, the default of `optimizer.boundary_lr`: it is not multiplied."""
 
 BOUNDED = {
     "lora": ("LoRA", 2e-3, {}),
@@ -66,7 +68,7 @@ def draw_shapes(file: Path) -> None:
 
 def _write(axis: Axes, words: str, place: float) -> float:
     axis.text(place, 0.5, words, fontsize=11, va="center", color=INK)
-    return place + 0.115 * len(words) + 0.1
+    return place + 0.1 * len(words) + 0.1
 
 
 def _draw(axis: Axes, part: tuple[str, float, float, str], place: float) -> float:
@@ -105,7 +107,11 @@ def distances(method: str, lr: float, settings: dict[str, Any]) -> list[float]:
     generator = torch.Generator().manual_seed(0)
     weight, pull = (torch.randn(WIDTH, WIDTH, generator=generator) for _ in range(2))
     adapter = create_adapter(AdapterConfig(method=method, rank=8, **settings), {"layer": weight}, seed=0)
-    optimizer = torch.optim.AdamW(adapter.parameters(), lr=lr, weight_decay=0.0)
+    groups = [
+        {"params": [value], "lr": BOUNDARY_RATE if name == "boundary" else lr}
+        for name, value in adapter.parameters_by_name()
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     found = []
     for _ in range(STEPS):
         update = _update(adapter, weight)
