@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delora_eval.benchmark.report.numbers.rows import BOOTSTRAP_SEED, Row
-from delora_eval.benchmark.report.numbers.view import View
+from delora_eval.benchmark.report.numbers.view import BenchmarkView
 from delora_eval.fidelity.claim import Claim, Images
 from delora_eval.fidelity.comparisons import SCORES, above, compare_subjects
 from delora_eval.fidelity.pairs import Half, halves
@@ -30,7 +30,7 @@ class Kept:
         return {pair: self.summed[pair] / max(alone, 1e-9) for pair, alone in self.alone.items()}
 
 
-def merging(view: View) -> Claim | None:
+def merging(view: BenchmarkView) -> Claim | None:
     """C8: the share of each pair's scores that is left when both adapters are added up; None before it is drawn."""
     if not all(half.scores.exists() for half in _halves(view)):
         return None
@@ -58,12 +58,12 @@ def merging(view: View) -> Claim | None:
     )
 
 
-def _halves(view: View) -> list[Half]:
+def _halves(view: BenchmarkView) -> list[Half]:
     finished = [cell for cell in view.cells if view.states[cell.id] == "finished"]
     return halves(view.folder, finished)
 
 
-def _kept(view: View, row: Row) -> dict[str, Kept]:
+def _kept(view: BenchmarkView, row: Row) -> dict[str, Kept]:
     """Returns {score: what is kept}; a pair counts when both of its subjects were scored, alone and summed."""
     alone = {result.cell.id: result.totals for result in view.main.selected if result.cell.row == row.name}
     pairs: dict[str, list[tuple[dict[str, float], dict[str, float]]]] = {}
@@ -89,7 +89,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _table(view: View, rows: dict[str, Row], kept: dict[str, dict[str, Kept]]) -> Table:
+def _table(view: BenchmarkView, rows: dict[str, Row], kept: dict[str, dict[str, Kept]]) -> Table:
     columns, lines = ["Method"], []
     for score in SCORES:
         columns += [f"{view.main.label(score)} alone", "summed", "kept", "95% CI"]
@@ -104,7 +104,7 @@ def _table(view: View, rows: dict[str, Row], kept: dict[str, dict[str, Kept]]) -
     return Table(name="pairs", title="Alone, and with both adapters", columns=(*columns, "Lost"), rows=tuple(lines))
 
 
-def _images(view: View, rows: dict[str, Row]) -> list[Images]:
+def _images(view: BenchmarkView, rows: dict[str, Row]) -> list[Images]:
     """Two rows of images per method, one for each subject of the first pair: its prompts alone, then summed."""
     everything = _halves(view)
     first = [half for half in everything if half.name == everything[0].name and half.own.seed == everything[0].own.seed]
