@@ -286,21 +286,6 @@ class CombineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AverageConfig:
-    """Average the kept checkpoints of a run into one more adapter, after the training."""
-
-    run: str = ""
-    """A run folder with at least two checkpoints."""
-    width: float = 0.1
-    """How long the average is: its standard deviation over the length of the training (sigma_rel of Karras et al.
-    2024), above 0 to 0.288, the mean of all. 0.1 is mostly the last quarter."""
-    until: int | None = None
-    """Step of the last checkpoint that counts; none: the last one kept."""
-    name: str | None = None
-    """Of the folder in averages/; none: by the width, such as post-hoc-0.1."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class MergeConfig:
     """Write a full Stable Diffusion folder with the adapter merged in."""
 
@@ -311,22 +296,6 @@ class MergeConfig:
     strength: float = 1.0
     precision: Literal["fp16", "fp32"] = "fp16"
     model: NamedBase = field(default_factory=NamedBase)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionsConfig:
-    """Write a caption for each photo: its context, without the subject's identity."""
-
-    photos: str = ""
-    """A folder of photos; NAME.txt is written beside NAME.jpg."""
-    class_word: str | None = None
-    """What the subject is: dog, backpack, toy. Its phrase, colours and marks become `{identifier} {class_word}`."""
-    captioner: str = "Salesforce/blip-image-captioning-base"
-    """An image-to-text model of transformers: hub id or local folder. Models that follow instructions are asked."""
-    write: bool = False
-    """False: show what would be written. A caption that you wrote or edited is never overwritten."""
-    offline: bool = False
-    """Never touch the network; use only local files and the hub's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)

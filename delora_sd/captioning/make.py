@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from delora_sd.captioning.captioner import Captioner, load_captioner
 from delora_sd.captioning.identity_words import leave_identity_out
+from delora_sd.captioning.settings import CaptionsConfig
 from delora_sd.data.photo_files import find_photos
 from delora_sd.data.photos import open_photo
 from delora_sd.errors import UserError
 from delora_sd.files.contents import hash_file
 from delora_sd.files.run_folder import read_json, write_json, write_text
-from delora_sd.settings import CaptionsConfig
 
 RECORD = ".delora_sd_captions.json"
 """{caption file: its hash when we wrote it}: a file with another hash is a person's."""

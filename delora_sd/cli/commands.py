@@ -4,6 +4,8 @@ import os
 from dataclasses import asdict
 
 from delora_sd import settings
+from delora_sd.adapters.exchange.settings import AverageConfig
+from delora_sd.captioning.settings import CaptionsConfig
 from delora_sd.cli.command import Command, to_json
 from delora_sd.maps.settings import MapGenerateConfig, MapTrainConfig
 from delora_sd.studio.settings import StudioConfig
@@ -51,7 +53,7 @@ def _combine(config: settings.CombineConfig) -> None:
     combine_adapters(config)
 
 
-def _average(config: settings.AverageConfig) -> None:
+def _average(config: AverageConfig) -> None:
     from delora_sd.adapters.exchange.export.average import average_checkpoints
 
     folder, weights = average_checkpoints(config)
@@ -65,7 +67,7 @@ def _merge(config: settings.MergeConfig) -> None:
     merge_checkpoint(config)
 
 
-def _captions(config: settings.CaptionsConfig) -> None:
+def _captions(config: CaptionsConfig) -> None:
     from delora_sd.captioning.make import make_captions
 
     make_captions(config)
@@ -184,7 +186,7 @@ COMMANDS = {
     ),
     "average": Command(
         summary="Average the kept checkpoints of a run into one more adapter, after the training.",
-        config=settings.AverageConfig,
+        config=AverageConfig,
         run=_average,
         positional=("run",),
         example="delora-sd average runs/rex width=0.1",
@@ -198,7 +200,7 @@ COMMANDS = {
     ),
     "captions": Command(
         summary="Write a caption for each photo: its context, without the subject's identity.",
-        config=settings.CaptionsConfig,
+        config=CaptionsConfig,
         run=_captions,
         positional=("photos",),
         example="delora-sd captions ~/rex class_word=dog write=true",

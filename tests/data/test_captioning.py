@@ -10,10 +10,11 @@ from delora_sd.captioning import make
 from delora_sd.captioning.captioner import load_captioner
 from delora_sd.captioning.identity_words import leave_identity_out
 from delora_sd.captioning.make import make_captions
+from delora_sd.captioning.settings import CaptionsConfig
 from delora_sd.data.captions import photo_prompts
 from delora_sd.data.subjects import find_subject
 from delora_sd.errors import UserError
-from delora_sd.settings import CaptionsConfig, DataConfig
+from delora_sd.settings import DataConfig
 
 DOG = "{identifier} {class_word}"
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from delora_eval.scoring.inputs.image_sets import read_run_sets
 from delora_sd.adapters.exchange.export.average import WIDEST, average_checkpoints, exponent_of, profile_weights
+from delora_sd.adapters.exchange.settings import AverageConfig
 from delora_sd.adapters.exchange.stored.formats import load_adapter
 from delora_sd.adapters.lowrank.adapter import Adapter, create_adapter, layer_factors
 from delora_sd.adapters.lowrank.factors import dense_update
@@ -19,7 +20,6 @@ from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
 from delora_sd.settings import (
     AdapterConfig,
-    AverageConfig,
     DataConfig,
     EmaConfig,
     ModelConfig,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from delora_sd.adapters.exchange.settings import AverageConfig
 from delora_sd.adapters.exchange.stored.formats import load_adapter, save_adapter
 from delora_sd.adapters.lowrank.adapter import Adapter
 from delora_sd.adapters.lowrank.averaging import averaged_form
@@ -19,7 +20,6 @@ from delora_sd.adapters.lowrank.methods import METHODS, Tensors, trained_names
 from delora_sd.config.deciding import read_run_settings
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
-from delora_sd.settings import AverageConfig
 
 WIDEST = 12**-0.5
 """Of the mean of all: the standard deviation of a uniform density on 0..1, gamma = 0."""
