@@ -8,6 +8,9 @@ from typing import Literal
 
 DEFAULT_BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
+SigmaSampling = Literal["logit_normal", "uniform", "shifted"]
+SigmaWeighting = Literal["none", "sigma_sqrt", "cosmap"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -26,6 +29,11 @@ class ModelConfig:
     """Store the frozen denoiser's linear weights in 8 or 4 bits (extra: pip install delora_sd[quantize])."""
     size_px: int | None = None
     """Side of the square training and generated images, pixels; none: what the base was trained at."""
+    text_layers: tuple[int, ...] | None = None
+    """FLUX.2: which hidden states of the text encoder condition it; none: its own (klein: 9, 18, 27)."""
+    allow_distilled: bool = False
+    """Train on a base that was distilled to draw in few steps; its adapters suit no other, and its loss is not its
+    own. `generate` can use the distilled twin of a base without this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +124,11 @@ class TrainingConfig:
     """torch.compile the UNet: pays on a GPU after the first minutes."""
     prior_weight: float = 1.0
     """Weight of the prior-preservation loss (DreamBooth); 0 switches it off."""
+    sigma_sampling: SigmaSampling = "logit_normal"
+    """Bases that flow (FLUX.2, Z-Image): which noise levels are drawn. logit_normal: the middle ones most (Esser et al.
+    2024); uniform; shifted: uniform through the sampler's own shift, which depends on the number of tokens."""
+    sigma_weighting: SigmaWeighting = "none"
+    """Bases that flow: the weight of each sample's loss by its noise level, as in diffusers' scripts."""
     outside_weight: float = 1.0
     """Weight of the loss outside the subject's mask, 0 to 1 (inside it is 1); class images count whole. Below 1 every
     photo needs its mask: a folder `masks` beside the photos (`delora-sd masks` makes it), or the photo's own alpha."""
@@ -212,6 +225,9 @@ class GenerateConfig:
     """Generate from the checkpoint of this step; none: the final adapter."""
     average: str | None = None
     """An average of the run's adapter: `ema`, or the name of one by `delora-sd average`; none: as trained."""
+    base: str | None = None
+    """Draw a run with another base than it was trained on, such as the distilled twin of FLUX.2 klein's base (with
+    num_inference_steps=4 guidance=1); none: its own. Every layer must have the same shape."""
     strength: float = 1.0
     """0: the base model exactly; 1: as trained; up to 2."""
     extra_adapters: dict[str, float] = field(default_factory=dict)

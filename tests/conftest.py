@@ -41,6 +41,22 @@ def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_flux2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random FLUX.2 klein (32 px), in diffusers layout."""
+    from make_tiny_flow import write_tiny_flow
+
+    return write_tiny_flow(tmp_path_factory.mktemp("tiny_flux2"), "flux2")
+
+
+@pytest.fixture(scope="session")
+def tiny_zimage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Z-Image (32 px), in diffusers layout."""
+    from make_tiny_flow import write_tiny_flow
+
+    return write_tiny_flow(tmp_path_factory.mktemp("tiny_zimage"), "zimage")
+
+
+@pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four 48 x 40 px photos of different colours."""
     folder = tmp_path_factory.mktemp("photos")

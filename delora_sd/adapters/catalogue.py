@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from delora_sd.adapters.attach import check_known, default_learning_rate, is_packable, with_default_layers
-from delora_sd.adapters.lowrank.adapter import create_adapter
+from delora_sd.adapters.lowrank.adapter import UNFUSED, FusedRows, create_adapter
 from delora_sd.adapters.lowrank.methods import METHODS
 from delora_sd.adapters.lowrank.pack import find_targets
 from delora_sd.adapters.peft.methods import attach_peft, check_num_blocks
@@ -83,39 +83,42 @@ def find_methods(config: MethodsConfig) -> list[MethodRow]:
     check_known(config.adapter)
     base = find_base(config.model)
     denoiser = load_denoiser(base, device="meta", dtype=torch.float32)
-    return method_rows(denoiser, with_default_layers(config.adapter, base.family))
+    adapter, fused_rows = with_default_layers(config.adapter, base.family), base.family.fused_rows(denoiser)
+    return method_rows(denoiser, adapter, fused_rows=fused_rows)
 
 
-def method_rows(unet: nn.Module, config: AdapterConfig) -> list[MethodRow]:
+def method_rows(unet: nn.Module, config: AdapterConfig, *, fused_rows: FusedRows = UNFUSED) -> list[MethodRow]:
     """Returns the table for a UNet, which may be on the meta device."""
     rows = []
     for method in METHODS:
         ranks = sorted({TABLE_3_LORA_RANK, config.rank}) if method == "lora" else [config.rank]
-        rows += [_own_row(unet, replace(config, method=method, rank=rank)) for rank in ranks]
+        rows += [_own_row(unet, replace(config, method=method, rank=rank), fused_rows) for rank in ranks]
     return rows + [_delegated_row(unet, replace(config, method=method)) for method in _DELEGATED_FORMULAS]
 
 
-def count_parameters(model: nn.Module, config: AdapterConfig) -> int | None:
+def count_parameters(model: nn.Module, config: AdapterConfig, *, fused_rows: FusedRows = UNFUSED) -> int | None:
     """Returns how many numbers a method trains on a model, which may be on the meta device; None: not known."""
     if config.method not in METHODS:
         return _count_delegated(model, config)
     alike: dict[tuple, list[str]] = {}
     for name, layer in find_targets(model, config.target_modules).items():
-        alike.setdefault((*layer.weight.shape, name if config.rank_pattern else ""), []).append(name)
+        key = (tuple(layer.weight.shape), fused_rows.get(name, ()), name if config.rank_pattern else "")
+        alike.setdefault(key, []).append(name)
     # The count needs shapes only: a weight of one zero stands for the frozen ones.
-    return sum(
-        len(names) * create_adapter(config, {names[0]: torch.zeros(()).expand(shape)}, seed=0).num_parameters()
-        for (*shape, _), names in alike.items()
-    )
+    total = 0
+    for (shape, rows, _), names in alike.items():
+        weight, own_rows = {names[0]: torch.zeros(()).expand(shape)}, {names[0]: rows}
+        total += len(names) * create_adapter(config, weight, seed=0, fused_rows=own_rows).num_parameters()
+    return total
 
 
-def _own_row(unet: nn.Module, config: AdapterConfig) -> MethodRow:
+def _own_row(unet: nn.Module, config: AdapterConfig, fused_rows: FusedRows) -> MethodRow:
     method = METHODS[config.method]
     return MethodRow(
         method=config.method,
         size=f"r {config.rank}" if method.uses_rank else "",
         formula=method.formula,
-        num_parameters=count_parameters(unet, config),
+        num_parameters=count_parameters(unet, config, fused_rows=fused_rows),
         starts_at_identity=method.starts_at_identity,
         is_packable=is_packable(config.method),
         exact_rank=None if method.exact_rank is None else method.exact_rank(config),

@@ -30,9 +30,10 @@ SD15_ARCHITECTURE = "sd15-architecture"
 
 MODEL_INDEX = "model_index"
 
-_SMALL_FILES = ("model_index.json", "scheduler/*.json", "tokenizer*/*.json", "tokenizer*/*.txt", "*/config.json")
+_TEXTS = ("json", "txt", "jinja")
+"""What a tokenizer is made of."""
+_SMALL_FILES = ("model_index.json", "scheduler/*.json", "*/config.json", *(f"tokenizer*/*.{kind}" for kind in _TEXTS))
 """Of any family, as the hub is asked for them."""
-_TEXTS = ("json", "txt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -49,7 +50,7 @@ def find_base(model: ModelConfig) -> Base:
     folder, digest = folder_of_checkpoint(file) if file.is_file() else (_find_folder(model), None)
     family = _find_family(model.base, folder)
     _check_parts(model.base, folder, family)
-    configs = {part: _read_config(folder, part) for part in (*family.weight_files, "scheduler")}
+    configs = {part: _read_config(folder, part) for part in (*family.weight_files, "scheduler")} | _read_index(folder)
     _check_classes(folder, family, configs)
     return _make_base(model, family, folder, configs, fingerprint=digest or _fingerprint(folder, family))
 
@@ -63,6 +64,9 @@ def place_of_base(base: str) -> str:
 def _make_base(model: ModelConfig, family: Family, folder: Path | None, configs: Configs, *, fingerprint: str) -> Base:
     source = f"model.base={model.base}"
     family.refuse(source, configs)
+    if model.text_layers is not None:
+        configs = _with_text_layers(model, family, configs)
+        fingerprint = _hash_text(f"{fingerprint} {list(model.text_layers)}")  # it draws other images
     facts = family.read_facts(source, configs)
     size_px = facts.own_px if model.size_px is None else model.size_px
     asked = f"{source}: {size_px} px" if model.size_px is None else f"model.size_px={model.size_px}"
@@ -86,7 +90,14 @@ def _make_base(model: ModelConfig, family: Family, folder: Path | None, configs:
         fingerprint=fingerprint,
         has_random_weights=folder is None or _is_marked_random(folder),
         version=facts.version,
+        is_distilled=facts.is_distilled,
     )
+
+
+def _with_text_layers(model: ModelConfig, family: Family, configs: Configs) -> Configs:
+    if family.with_text_layers is None:
+        raise UserError(f"model.text_layers: {family.title} has no choice of them; leave it out")
+    return family.with_text_layers(configs, model.text_layers)
 
 
 def _find_folder(model: ModelConfig) -> Path:
@@ -150,10 +161,9 @@ def _find_family(name: str, folder: Path) -> Family:
     if not folder.is_dir():
         raise UserError(f"model.base={name}: its folder {folder} is missing; install delora_sd again")
     denoisers = dict.fromkeys(family.denoiser for family in FAMILIES.values())
-    configs = {part: _read_config(folder, part) for part in denoisers if (folder / part).is_dir()}
-    classes = [config.get("_class_name") for config in configs.values()]
-    if (folder / f"{MODEL_INDEX}.json").is_file():
-        configs[MODEL_INDEX] = _read_json(folder / f"{MODEL_INDEX}.json")
+    present = {part: _read_config(folder, part) for part in denoisers if (folder / part).is_dir()}
+    classes = [config.get("_class_name") for config in present.values()]
+    configs = present | _read_index(folder)
     said = configs.get(MODEL_INDEX, {}).get("_class_name")
     if not classes and said in (None, *(family.pipeline for family in FAMILIES.values())):
         raise UserError(_missing_part(name, folder, next(iter(denoisers))))
@@ -201,6 +211,12 @@ def _check_classes(folder: Path, family: Family, configs: Configs) -> None:
 def _missing_part(name: str, folder: Path, part: str) -> str:
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     return f"model.base={name}: no {part}/ in {folder} (found: {found}); expected a diffusers folder"
+
+
+def _read_index(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the folder's own config under its name; {} where there is none."""
+    file = folder / f"{MODEL_INDEX}.json"
+    return {MODEL_INDEX: _read_json(file)} if file.is_file() else {}
 
 
 def _is_marked_random(folder: Path) -> bool:

@@ -36,7 +36,7 @@ class Source:
     images: Path
     """Folder that image sets go into."""
     run: RunFolder | None = None
-    """The run it all comes from; its base must be what it was trained on."""
+    """The run it all comes from, whose base must be what it was trained on; none where another base is asked for."""
 
 
 def find_source(config: GenerateConfig) -> Source:
@@ -96,16 +96,19 @@ def _run_source(config: GenerateConfig, run: RunFolder) -> Source:
     adapter = _run_adapter(config, run)
     subject = _trained_subject(run)
     output = RunFolder(Path(config.output_dir).expanduser()) if config.output_dir else run
+    model = _override_model(train.model, config.model, run)
+    if config.base:
+        model = replace(model, base=config.base, revision=config.model.revision)
     return Source(
         adapters=_with_extra(config, {adapter: config.strength}),
         step=config.step,
         average=config.average,
-        model=_override_model(train.model, config.model, run),
+        model=model,
         identifier=train.data.identifier,
         class_word=subject["class_word"],
         is_live=subject["is_live"],
         images=output.images,
-        run=run,
+        run=None if config.base else run,
     )
 
 

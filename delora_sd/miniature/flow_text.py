@@ -9,7 +9,7 @@ from delora_sd.miniature.world.captions import IDENTIFIERS, STRANGE_WORDS, vocab
 
 MAX_TOKENS = 18
 """The longest benchmark prompt with identifier and "a photo of" has 16 words, and the template adds its end."""
-TEXT_WIDTH = 96
+TEXT_WIDTH = 64
 CONDITIONING_LAYERS = (1, 2, 3)
 """Hidden states that are stacked, of 4 layers: as klein's 9, 18, 27 of 36."""
 SPACE = "Ġ"
@@ -35,7 +35,7 @@ def new_tokenizer() -> Qwen2Tokenizer:
 
 
 def new_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen3ForCausalLM:
-    """An untrained text encoder; three of its hidden states stacked are (batch, 18, 288)."""
+    """An untrained text encoder; three of its hidden states stacked are (batch, 18, 192)."""
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
@@ -43,13 +43,13 @@ def new_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen3ForCausalLM:
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=24,
+        head_dim=16,
         max_position_embeddings=MAX_TOKENS,
         initializer_range=0.1,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        conditioning_layers=list(CONDITIONING_LAYERS),
+        text_encoder_out_layers=list(CONDITIONING_LAYERS),
     )
     return Qwen3ForCausalLM(config)
 

@@ -86,7 +86,8 @@ def _step_seconds(config: TrainConfig, pack_size: int) -> float:
     dtype = resolve_dtype(config.model.dtype, device)
     denoiser = load_training_denoiser(base, config.model, config.training, device=device, dtype=dtype)
     adapter = with_default_layers(config.adapter, base.family)
-    pack = attach_method(denoiser, [adapter] * pack_size, seeds=list(range(pack_size)))
+    seeds, fused_rows = list(range(pack_size)), base.family.fused_rows(denoiser)
+    pack = attach_method(denoiser, [adapter] * pack_size, seeds=seeds, fused_rows=fused_rows)
     optimizer = build_optimizer([(adapter, config.optimizer) for adapter in pack.adapters], device)
     cells = [random_cell(config, base, device)] * pack_size
     objective = base.family.objective(base, config.training, device)

@@ -10,6 +10,7 @@ from torch import nn
 from delora_sd.adapters.attach import Attached, attach_method
 from delora_sd.adapters.exchange.export.export import export_defaults
 from delora_sd.adapters.exchange.stored.formats import save_adapter
+from delora_sd.adapters.lowrank.adapter import FusedRows
 from delora_sd.config.load import to_yaml
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder, read_json, read_lines, write_json, write_lines, write_text
@@ -103,7 +104,7 @@ def _train(plan: Plan) -> Stopped | None:
         denoiser = load_training_denoiser(
             plan.base, plan.model, plan.training, device=accelerator.device, dtype=plan.dtype
         )
-        pack = _attach(denoiser, members)
+        pack = _attach(denoiser, members, plan.base.family.fused_rows(denoiser))
     optimizer = build_optimizer([(each.adapter, each.config.optimizer) for each in members], accelerator.device)
     start_step = last_common_step([member.run for member in members])
     accelerator.wait_for_everyone()
@@ -128,10 +129,10 @@ def _train(plan: Plan) -> Stopped | None:
     return reporter.stop()
 
 
-def _attach(denoiser: nn.Module, members: list[Member]) -> Attached:
+def _attach(denoiser: nn.Module, members: list[Member], fused_rows: FusedRows) -> Attached:
     """Puts a fresh adapter of every member on the denoiser."""
-    configs = [member.config for member in members]
-    pack = attach_method(denoiser, [config.adapter for config in configs], seeds=[config.seed for config in configs])
+    configs, seeds = [member.config.adapter for member in members], [member.config.seed for member in members]
+    pack = attach_method(denoiser, configs, seeds=seeds, fused_rows=fused_rows)
     for member, adapter in zip(members, pack.adapters, strict=True):
         member.adapter = adapter
     return pack

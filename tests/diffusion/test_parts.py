@@ -140,7 +140,7 @@ def test_hub_gets_only_safe_files(monkeypatch: pytest.MonkeyPatch, tiny_sd: Path
     base = find_base(ModelConfig(base="some/model", revision="v1"))
     assert base.folder == tiny_sd and base.name == "some/model"
     assert (asked["name"], asked["revision"], asked["local_files_only"]) == ("some/model", "v1", False)
-    assert all(pattern.endswith((".safetensors", ".json", ".txt")) for pattern in asked["allow_patterns"])
+    assert all(pattern.endswith((".safetensors", ".json", ".txt", ".jinja")) for pattern in asked["allow_patterns"])
 
 
 class _Bomb:

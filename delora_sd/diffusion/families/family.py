@@ -113,6 +113,10 @@ class ExportNames:
     """True when an adapter of these layers belongs to the family: an adapter's folder need not say its base."""
     kohya_key: Callable[[str], str]
     """A layer's name in a kohya file, without its ending."""
+    flows: bool = False
+    """True: `modelspec.prediction_type` is left out, which knows epsilon and v."""
+    kohya_part: Callable[[str], tuple[int, int]] = lambda layer: (0, 1)
+    """(which, of how many) of the equal parts by rows a layer is of what has its name there: others fuse q, k and v."""
     modelspec: Callable[[Shapes, bool], str]
     """`modelspec.architecture` of (layers, is it v-prediction), without "/lora"."""
     kohya_version: Callable[[Shapes, bool], str]
@@ -173,6 +177,8 @@ class Family:
     """None: single files of the family do not hold all of its parts."""
     knows_shapes: bool = True
     """False: trained on squares alone, so that images of other shapes are no good (`data.buckets`)."""
+    with_text_layers: Callable[[Configs, tuple[int, ...]], Configs] | None = None
+    """The configs with other hidden states of the text encoder as conditioning; None: there is no choice."""
     fused_rows: Callable[[nn.Module], dict[str, tuple[int, ...]]] = lambda denoiser: {}
     """{layer that holds several in one matrix: rows of each}."""
 
@@ -205,6 +211,8 @@ class Base:
     """Its images mean nothing, and everything made with it says so."""
     version: str
     """Member of its family."""
+    is_distilled: bool
+    """Made to draw in few steps: no base to train on."""
 
     @property
     def latent_side(self) -> int:

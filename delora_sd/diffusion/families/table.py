@@ -6,10 +6,12 @@ from typing import Any
 
 from delora_sd.config.load import read_yaml
 from delora_sd.diffusion.families.family import Configs, Family, Shapes
+from delora_sd.diffusion.families.flux2 import FLUX2
 from delora_sd.diffusion.families.sd import SD
 from delora_sd.diffusion.families.sdxl import SDXL
+from delora_sd.diffusion.families.zimage import ZIMAGE
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SD, SDXL)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (SD, SDXL, FLUX2, ZIMAGE)}
 
 
 def family_of(configs: Configs) -> Family | None:

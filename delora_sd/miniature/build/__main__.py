@@ -5,6 +5,9 @@ To resume, run the same command again. `--stage` runs one stage on what the earl
 `--start-from FOLDER` trains an earlier build on (its latents and judges stay what they are):
 
     python -m delora_sd.miniature.build --start-from delora_sd/miniature/weights --out DIR --work-dir DIR
+
+`--family flux2` builds the miniature that flows, FLUX.2's classes on the world, the autoencoder and the judges of the
+bundled one, into DIR/flow; `model.base=DIR/flow` uses it.
 """
 
 import argparse
@@ -17,7 +20,10 @@ from pathlib import Path
 
 import torch
 
-STAGES = ("render", "vae", "decoder", "unet", "judges", "segmenter", "export", "card")
+STAGES = {
+    "sd": ("render", "vae", "decoder", "unet", "judges", "segmenter", "export", "card"),
+    "flux2": ("render", "flow", "export-flow", "card-flow"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +228,43 @@ def export_stage(build: Build) -> None:
     export_pipeline(_vae(build).cpu(), averaged_weights(build.work), build.out / "sd")
 
 
+def flow_stage(build: Build) -> None:
+    """flow.safetensors: the averaged transformer and text encoder; flow_vae/: the bundled autoencoder in its class."""
+    from delora_sd.miniature.build.data.dataset import load_shards
+    from delora_sd.miniature.build.train.flow import flow_training_set, train_flow
+
+    pictures = load_shards(build.work / "pictures", build.preset.groups)
+    data, vae = flow_training_set(pictures, _bundled_vae())
+    vae.save_pretrained(build.work / "flow_vae")
+    minutes, batch = build.preset.minutes_unet, build.preset.batch_unet
+    train_flow(data, build.work, minutes=minutes, batch=batch, device=build.device, say=build.say)
+
+
+def export_flow_stage(build: Build) -> None:
+    """flow/ in the output folder, from whatever the flow stage has reached."""
+    from diffusers import AutoencoderKLFlux2
+
+    from delora_sd.miniature.build.train.flow import averaged_flow_weights, export_flow
+
+    vae = AutoencoderKLFlux2.from_pretrained(build.work / "flow_vae", use_safetensors=True, local_files_only=True)
+    export_flow(vae, averaged_flow_weights(build.work), build.out / "flow")
+
+
+def card_flow_stage(build: Build) -> None:
+    """flow/MODEL_CARD.md and the sheet."""
+    from delora_sd.miniature.build.gates import flow_card
+
+    flow_card.write_all(build.out / "flow", build.sheets, device=build.device, guidance=GUIDANCE, say=build.say)
+
+
+def _bundled_vae():
+    from diffusers import AutoencoderKL
+
+    from delora_sd.miniature import BASE_FOLDER
+
+    return AutoencoderKL.from_pretrained(BASE_FOLDER / "vae", use_safetensors=True, local_files_only=True).eval()
+
+
 def card_stage(build: Build) -> None:
     """MODEL_CARD.md and the sheets."""
     from delora_sd.miniature.build.gates import card
@@ -271,8 +314,11 @@ def main() -> None:
         "segmenter": segmenter_stage,
         "export": export_stage,
         "card": card_stage,
+        "flow": flow_stage,
+        "export-flow": export_flow_stage,
+        "card-flow": card_flow_stage,
     }
-    for name in [arguments.stage] if arguments.stage else STAGES:
+    for name in [arguments.stage] if arguments.stage else STAGES[arguments.family]:
         build.say(f"stage {name}")
         run[name](build)
 
@@ -285,10 +331,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work-dir", type=Path, required=True, help="folder for pictures and checkpoints (about 2 GB)")
     parser.add_argument("--start-from", type=Path, help="folder of an earlier build (with sd/), trained on")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="cpu")
-    parser.add_argument("--stage", choices=STAGES, help="run this stage only")
+    parser.add_argument("--family", choices=tuple(STAGES), default="sd", help="whose classes the base model has")
+    parser.add_argument("--stage", choices=[stage for own in STAGES.values() for stage in own], help="this one only")
     parser.add_argument("--minutes-vae", type=float)
     parser.add_argument("--minutes-decoder", type=float)
-    parser.add_argument("--minutes-unet", type=float)
+    parser.add_argument("--minutes-unet", type=float, help="of the UNet, or of the transformer that flows")
     parser.add_argument("--minutes-judge", type=float, help="for each of the two judges")
     parser.add_argument("--minutes-segmenter", type=float)
     parser.add_argument("--pictures", type=int, default=1000, help="base pictures that the card is measured on")

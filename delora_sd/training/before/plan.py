@@ -83,6 +83,7 @@ def make_plan(configs: list[TrainConfig]) -> Plan:
         )
     model = configs[0].model
     base = find_base(model)
+    _refuse_distilled(base, model)
     for member in members:
         recognise_base(member.run, member.config, base)
         if member.config.data.buckets and not base.family.knows_shapes:
@@ -133,6 +134,15 @@ def _load_masks(member: Member, side: int) -> Tensor | None:
         return None
     pairs = zip(member.subject.photos, member.masks, strict=True)
     return torch.stack([torch.from_numpy(load_square_mask(photo, mask, side)) for photo, mask in pairs])
+
+
+def _refuse_distilled(base: Base, model: ModelConfig) -> None:
+    if base.is_distilled and not model.allow_distilled:
+        raise UserError(
+            f"model.base={base.name} was distilled to draw in few steps, which training by the usual loss undoes; "
+            f"train on the {base.family.title} it was made from and generate with this one, or set "
+            "model.allow_distilled=true"
+        )
 
 
 def make_accelerator(config: TrainConfig, run: RunFolder) -> Accelerator:

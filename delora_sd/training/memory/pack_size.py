@@ -147,7 +147,8 @@ def _step_peak(config: TrainConfig, base: Base, denoiser: nn.Module, cells: list
 def train_one_step(config: TrainConfig, base: Base, denoiser: nn.Module, cells: list[CellData]) -> None:
     """Forward, backward and optimizer step of one adapter per cell."""
     pack_size = len(cells)
-    pack = attach_adapters(denoiser, [config.adapter] * pack_size, seeds=list(range(pack_size)))
+    fused_rows = base.family.fused_rows(denoiser)
+    pack = attach_adapters(denoiser, [config.adapter] * pack_size, seeds=list(range(pack_size)), fused_rows=fused_rows)
     optimizer = build_optimizer([(adapter, config.optimizer) for adapter in pack.adapters], denoiser.device)
     batch_size = config.training.batch_size // config.training.gradient_accumulation
     objective = base.family.objective(base, config.training, denoiser.device)

@@ -87,7 +87,7 @@ def _copy_part(source: Path, folder: Path, dtype: torch.dtype) -> None:
         if _HALF.search(file.name) and file.suffix == ".json":  # an index of shards
             if not plain:
                 write_text(folder / _HALF.sub("", file.name), _HALF.sub("", file.read_text(encoding="utf-8")))
-        elif file.suffix in (".json", ".txt") and not file.name.startswith("."):
+        elif file.suffix in (".json", ".txt", ".jinja") and not file.name.startswith("."):
             shutil.copyfile(file, folder / file.name)
 
 

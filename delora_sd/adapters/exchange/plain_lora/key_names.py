@@ -28,9 +28,18 @@ _WRAPPERS = (
 )
 """What torch.compile, FSDP, activation checkpointing, DeepSpeed, data parallelism and old diffusers put between."""
 
-_PREFIXES = ("base_model.model.", "base_model.", "unet.", "model.diffusion_model.", "diffusion_model.", "lora_unet.")
+_PREFIXES = (
+    "base_model.model.",
+    "base_model.",
+    "unet.",
+    "transformer.",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "lora_unet.",
+)
 _FLAT_PREFIXES = (
     KOHYA_PREFIX,
+    "lora_transformer_",
     "lycoris_",
     "unet_",
     "_orig_mod_",

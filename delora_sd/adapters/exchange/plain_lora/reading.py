@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from delora_sd.adapters.exchange.plain_lora.key_names import (
@@ -23,7 +24,8 @@ from delora_sd.adapters.exchange.plain_lora.key_names import (
 )
 from delora_sd.adapters.peft.layout import PREFIX as PEFT_PREFIX
 from delora_sd.adapters.peft.lora_config import beyond_plain_lora, declared_alpha
-from delora_sd.diffusion.families.table import FAMILIES
+from delora_sd.diffusion.families.family import ExportNames
+from delora_sd.diffusion.families.table import FAMILIES, family_of_layers
 from delora_sd.errors import UserError
 from delora_sd.files.tensors import read_tensors
 
@@ -69,7 +71,9 @@ def read_plain_lora(path: Path, layers: Iterable[str]) -> tuple[dict[str, PlainL
         UserError: not a LoRA, a name that no layer of this UNet has, halves of a pair, a scale that fits no axis.
     """
     tensors, metadata = read_tensors(path)
-    names = layers_by_flat_name(layers)
+    layers = list(layers)
+    export = family_of_layers(dict.fromkeys(layers, ())).export
+    names, fused = layers_by_flat_name(layers) | _kohya_names(layers, export), _fused_names(layers, export)
     found: dict[str, dict[str, Tensor]] = {}
     unused: Counter[str] = Counter()
     strange = []
@@ -77,7 +81,7 @@ def read_plain_lora(path: Path, layers: Iterable[str]) -> tuple[dict[str, PlainL
         if key.startswith(TEXT_ENCODER_PREFIXES):
             unused["the text encoder"] += 1
         elif split := split_key(key):
-            parts = found.setdefault(_layer(split[0], names, path), {})
+            parts = found.setdefault(_layer(split[0], names, fused, path), {})
             if split[1] in parts:
                 raise UserError(f"{path}: {_twice(list(tensors))}")
             parts[split[1]] = value
@@ -89,6 +93,7 @@ def read_plain_lora(path: Path, layers: Iterable[str]) -> tuple[dict[str, PlainL
         unused[f"'{key.split('.')[0]}'"] += 1
     if not found:
         raise UserError(f"{path} holds no LoRA of a UNet")
+    found = _taken_apart(found, fused, path)
     declared = _declared(metadata, path)
     if declared is None and any(key.startswith(PEFT_PREFIX) for key in tensors) and not _has_alphas(found):
         warnings.warn(
@@ -106,8 +111,53 @@ def warn_of_unused(path: Path, unused: Counter[str]) -> None:
         warnings.warn(f"{path} also changes {others}; only the UNet's part is used", stacklevel=3)
 
 
-def _layer(written: str, names: dict[str, str], path: Path) -> str:
-    layer = names.get(flat_name(written))
+def _kohya_names(layers: list[str], export: ExportNames) -> dict[str, str]:
+    """{flat name: layer} of the layers that are one layer in a kohya file too."""
+    whole = [layer for layer in layers if export.kohya_part(layer)[1] == 1]
+    return {flat_name(export.kohya_key(layer)): layer for layer in whole}
+
+
+def _fused_names(layers: list[str], export: ExportNames) -> dict[str, list[str]]:
+    """{flat name: the layers it holds one below another} of what is one matrix in a kohya file."""
+    fused: dict[str, list[str]] = {}
+    for layer in sorted(layers, key=lambda layer: export.kohya_part(layer)[0]):
+        if export.kohya_part(layer)[1] > 1:
+            fused.setdefault(flat_name(export.kohya_key(layer)), []).append(layer)
+    return fused
+
+
+def _taken_apart(
+    found: dict[str, dict[str, Tensor]], fused: dict[str, list[str]], path: Path
+) -> dict[str, dict[str, Tensor]]:
+    """Returns the layers' own tensors of what holds several; terms that a layer takes no part in are left out of it."""
+    apart = {name: parts for name, parts in found.items() if name not in fused}
+    for name in found.keys() & fused.keys():
+        parts, layers = found[name], fused[name]
+        if not _are_factors(parts) or parts["up"].shape[0] % len(layers):
+            raise UserError(f"{path}: '{name}' should hold {', '.join(layers)}, but its factors do not fit them")
+        scale = _scale(name, parts, None, path)
+        magnitudes = parts["dora_scale"].chunk(len(layers)) if "dora_scale" in parts else [None] * len(layers)
+        for layer, up, magnitude in zip(layers, parts["up"].chunk(len(layers)), magnitudes, strict=True):
+            own = up.ne(0).any(0)
+            if layer in apart:
+                raise UserError(f"{path}: {_twice([])}")
+            if own.any():
+                apart[layer] = {"down": parts["down"][own], "up": up[:, own], "scale": torch.tensor(scale)}
+                apart[layer] |= {} if magnitude is None else {"dora_scale": magnitude}
+    return apart
+
+
+def _are_factors(parts: dict[str, Tensor]) -> bool:
+    down, up = parts.get("down"), parts.get("up")
+    return down is not None and up is not None and down.ndim == up.ndim == 2 and down.shape[0] == up.shape[1]
+
+
+def _layer(written: str, names: dict[str, str], fused: dict[str, list[str]], path: Path) -> str:
+    """Returns the layer, or the name of several in one; what is called `to_out.0` may be a layer `to_out`."""
+    flat = flat_name(written)
+    if flat in fused:
+        return flat
+    layer = names.get(flat) or (names.get(flat.removesuffix("_0")) if flat.endswith("_to_out_0") else None)
     if layer is None:
         raise UserError(f"{path} was made for another base: this base has no layer '{written[:120]}'")
     return layer

@@ -7,6 +7,7 @@ alpha for the whole file: diffusers (0.42) ignores the alpha of each attention l
 import hashlib
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from delora_sd.adapters.exchange.plain_lora.reading import PlainLayer
+from delora_sd.adapters.lowrank.factors import Factors, stacked_rows
 from delora_sd.adapters.peft import layout as peft_layout
-from delora_sd.diffusion.families.family import Family, Shapes
+from delora_sd.diffusion.families.family import ExportNames, Family, Shapes
 from delora_sd.diffusion.families.table import family_of_layers
+from delora_sd.errors import UserError
 from delora_sd.files.run_folder import write_folder, write_json
 from delora_sd.files.tensors import header_bytes, stored_order, tensor_bytes, write_tensors
 
@@ -55,9 +58,8 @@ def write_layout(path: Path, layers: PlainLayers, provenance: Provenance, *, lay
 
 def write_kohya(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance: Provenance) -> None:
     """Writes `lora_unet_<layer with _>.lora_down/.lora_up.weight` and `.alpha`: ComfyUI, A1111, Forge, diffusers."""
-    tensors, alpha, family = {}, kohya_alpha(layers), family_of_layers(_shapes(layers))
-    for layer, factors in layers.items():
-        key = family.export.kohya_key(layer)
+    tensors, alpha = {}, kohya_alpha(layers)
+    for key, factors in kohya_layers(layers).items():
         share = math.sqrt(factors.down.shape[0] / alpha)  # readers multiply by alpha / rank
         scaled = PlainLayer(down=factors.down * share, up=factors.up * share)
         tensors[f"{key}.lora_down.weight"], tensors[f"{key}.lora_up.weight"] = _weights(scaled, dtype)
@@ -67,9 +69,39 @@ def write_kohya(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance:
     write_tensors(path, tensors, file_metadata(layers, tensors, provenance))
 
 
+def kohya_layers(layers: PlainLayers) -> PlainLayers:
+    """Returns the layers under their names in a kohya file; those that are one matrix there are put together, exactly.
+
+    Raises:
+        UserError: a DoRA on a part of such a matrix: its scale would be needed of the other parts.
+    """
+    export = family_of_layers(_shapes(layers)).export
+    groups: dict[str, list[PlainLayer | None]] = {}
+    for layer in layers:
+        part, num_parts = export.kohya_part(layer)
+        groups.setdefault(export.kohya_key(layer), [None] * num_parts)[part] = layers[layer]
+    return {key: parts[0] if len(parts) == 1 else _put_together(key, parts) for key, parts in groups.items()}
+
+
+def _put_together(key: str, parts: list[PlainLayer | None]) -> PlainLayer:
+    """Returns equal parts by rows as one layer; a part that is not adapted adds nothing."""
+    given = next(part for part in parts if part is not None)
+    magnitudes = [None if part is None else part.magnitude for part in parts]
+    if any(value is None for value in magnitudes) and any(value is not None for value in magnitudes):
+        raise UserError(f"{key}: only a part of this matrix has a DoRA scale; adapt q, k and v alike, or merge")
+    rows = given.up.shape[0]
+    nothing = Factors(given.down[:0], given.up.new_zeros(rows, 0))
+    factors = stacked_rows([nothing if part is None else Factors(part.down, part.up) for part in parts])
+    magnitude = None if magnitudes[0] is None else torch.cat(magnitudes)
+    return PlainLayer(down=factors.down, up=factors.up, magnitude=magnitude)
+
+
 def kohya_alpha(layers: PlainLayers) -> int:
-    """Returns the one alpha of a kohya file: the rank, the largest where ranks differ."""
-    return max(factors.down.shape[0] for factors in layers.values())
+    """Returns the one alpha of a kohya file: the rank, the largest where ranks differ; matrices put together count."""
+    export, ranks = family_of_layers(_shapes(layers)).export, Counter()
+    for layer, factors in layers.items():
+        ranks[export.kohya_key(layer)] += factors.down.shape[0]
+    return max(ranks.values())
 
 
 def write_diffusers(path: Path, layers: PlainLayers, dtype: torch.dtype, provenance: Provenance) -> None:
@@ -131,7 +163,7 @@ def file_metadata(layers: PlainLayers, tensors: dict[str, Tensor], provenance: P
     digest, legacy = _hashes(tensors, training)
     return (
         {"format": "pt", "sshs_model_hash": digest, "sshs_legacy_hash": legacy}
-        | _model_spec(provenance, family.export.modelspec(shapes, provenance.is_v_prediction), digest)
+        | _model_spec(provenance, family.export, shapes, digest)
         | training
         | {f"delora.{key}": value for key, value in provenance.lineage.items()}
     )
@@ -142,17 +174,18 @@ def _shapes(layers: PlainLayers) -> Shapes:
     return {layer: (factors.up.shape[0], *factors.down.shape[1:]) for layer, factors in layers.items()}
 
 
-def _model_spec(provenance: Provenance, architecture: str, digest: str) -> dict[str, str]:
+def _model_spec(provenance: Provenance, export: ExportNames, shapes: Shapes, digest: str) -> dict[str, str]:
+    noise = "v" if provenance.is_v_prediction else "epsilon"
     spec = {
         "sai_model_spec": MODEL_SPEC_VERSION,
-        "architecture": f"{architecture}/lora",
+        "architecture": f"{export.modelspec(shapes, provenance.is_v_prediction)}/lora",
         "implementation": "diffusers",
         "title": provenance.title,
         "date": provenance.date,
         "resolution": f"{provenance.size_px}x{provenance.size_px}" if provenance.size_px else "",
         "trigger_phrase": provenance.trigger,
         "tags": "dreambooth",
-        "prediction_type": "v" if provenance.is_v_prediction else "epsilon",
+        "prediction_type": "" if export.flows else noise,
         "hash_sha256": f"0x{digest}",
     }
     return {f"modelspec.{key}": value for key, value in spec.items() if value}

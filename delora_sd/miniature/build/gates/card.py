@@ -68,14 +68,19 @@ def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline
 
 def write_card(path: Path, gates: list[measure.Gate], *, speed: float, history: str, count: int) -> None:
     """MODEL_CARD.md: what this is, what it is not, and the gates as measured."""
-    rows = "\n".join(
+    rows = gate_rows(gates)
+    write_text(path, CARD.format(rows=rows, speed=f"{speed:.2f}", history=history, count=count))
+
+
+def gate_rows(gates: list[measure.Gate]) -> str:
+    """The card's table, a line for each gate."""
+    return "\n".join(
         f"| {gate.name} | {gate.value:.3f} | {'at most' if gate.is_at_most else 'at least'} {gate.goal:g} "
         f"| {'reached' if gate.is_reached else '**not reached**'} |"
         if "no gate" not in gate.name
         else f"| {gate.name} | {gate.value:.3f} | - | - |"
         for gate in gates
     )
-    write_text(path, CARD.format(rows=rows, speed=f"{speed:.2f}", history=history, count=count))
 
 
 CARD = """# Model card: the delora_sd miniature

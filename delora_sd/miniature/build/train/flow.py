@@ -5,11 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+)
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer
 
+from delora_sd.files.run_folder import read_json, write_folder, write_json
 from delora_sd.miniature.build.data.dataset import Pictures
 from delora_sd.miniature.build.train.muon import Muon
 from delora_sd.miniature.build.train.precision import computing
@@ -21,11 +30,10 @@ from delora_sd.miniature.flow_text import (
     TEXT_WIDTH,
     new_text_encoder,
     new_tokenizer,
+    settle_identifiers,
     token_ids,
 )
 
-PATCH_PX = 2
-"""Latents per token and side, fixed by FLUX.2's pipeline."""
 EMA_DECAY = 0.999
 CAPTION_DROP = 0.1
 """Teaches the empty caption that classifier-free guidance needs."""
@@ -33,7 +41,7 @@ CAPTION_DROP = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class FlowTrainingSet:
-    """Normalised, patchified latents (pictures, tokens, channels), token ids (pictures, captions, 18), statistics."""
+    """Normalised latents in patches (pictures, tokens, channels), token ids (pictures, captions, 18)."""
 
     latents: Tensor
     tokens: Tensor
@@ -46,38 +54,31 @@ def flow_vae(vae: AutoencoderKL, latents: Tensor) -> AutoencoderKLFlux2:
     flow = AutoencoderKLFlux2(**{name: vae.config[name] for name in kept})
     missing, unexpected = flow.load_state_dict(vae.state_dict(), strict=False)
     assert not unexpected and all(name.startswith("bn.") for name in missing)
-    patches = patchify(latents.float())
+    patches = Flux2KleinPipeline._patchify_latents(latents)
     flow.bn.running_mean.copy_(patches.mean(dim=(0, 2, 3)))
     flow.bn.running_var.copy_(patches.var(dim=(0, 2, 3)))
     return flow.eval()
-
-
-def patchify(latents: Tensor) -> Tensor:
-    """(n, channels, h, w) -> (n, 4 channels, h / 2, w / 2): channel, then row, then column within a patch."""
-    n, channels, height, width = latents.shape
-    patches = latents.view(n, channels, height // PATCH_PX, PATCH_PX, width // PATCH_PX, PATCH_PX)
-    return patches.permute(0, 1, 3, 5, 2, 4).reshape(n, 4 * channels, height // PATCH_PX, width // PATCH_PX)
 
 
 def flow_training_set(pictures: Pictures, vae: AutoencoderKL) -> tuple[FlowTrainingSet, AutoencoderKLFlux2]:
     """Pictures encoded once, captions tokenised once; the autoencoder in FLUX.2's class."""
     raw = encode_latents(vae, pictures.pixels)
     flow = flow_vae(vae, raw)
-    std = (flow.bn.running_var + flow.bn.eps).sqrt().view(1, -1, 1, 1)
-    latents = (patchify(raw) - flow.bn.running_mean.view(1, -1, 1, 1)) / std
+    std = (flow.bn.running_var + flow.config.batch_norm_eps).sqrt().view(1, -1, 1, 1)
+    latents = (Flux2KleinPipeline._patchify_latents(raw) - flow.bn.running_mean.view(1, -1, 1, 1)) / std
     captions = [caption for record in pictures.records for caption in record.captions]
     tokens = token_ids(new_tokenizer(), captions).view(len(raw), -1, MAX_TOKENS).short()
     return FlowTrainingSet(latents=latents.flatten(2).mT.contiguous().half(), tokens=tokens), flow
 
 
 def new_transformer(channels: int) -> Flux2Transformer2DModel:
-    """An untrained transformer: 2 double blocks, 4 single ones, 192 wide; gates and output start at zero."""
+    """An untrained transformer: 2 double blocks, 4 single ones, 128 wide; gates and output start at zero."""
     model = Flux2Transformer2DModel(
         in_channels=channels,
         num_layers=2,
         num_single_layers=4,
         attention_head_dim=32,
-        num_attention_heads=6,
+        num_attention_heads=4,
         joint_attention_dim=len(CONDITIONING_LAYERS) * TEXT_WIDTH,
         timestep_guidance_channels=128,
         mlp_ratio=2.0,
@@ -96,8 +97,8 @@ def new_transformer(channels: int) -> Flux2Transformer2DModel:
 
 
 def new_scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """Sigmas from 1 to 0, shifted by the number of tokens, as klein's."""
-    return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type="exponential", shift=3.0)
+    """Sigmas from 1 to 0, a little towards noise: klein's own shift is fitted to images of 256 tokens and more."""
+    return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=False, shift=1.5)
 
 
 def new_flow_model(channels: int, tokenizer: Qwen2Tokenizer) -> nn.ModuleDict:
@@ -117,13 +118,6 @@ def conditioning(text_encoder: nn.Module, tokens: Tensor, pad_id: int) -> Tensor
     return torch.cat([states.hidden_states[layer] for layer in CONDITIONING_LAYERS], dim=-1)
 
 
-def position_ids(side: int) -> tuple[Tensor, Tensor]:
-    """(image, text) positions in FLUX.2's four axes: (t, row, column, word)."""
-    one = torch.arange(1)
-    image = torch.cartesian_prod(one, torch.arange(side), torch.arange(side), one)
-    return image, torch.cartesian_prod(one, one, one, torch.arange(MAX_TOKENS))
-
-
 def train_flow(
     data: FlowTrainingSet,
     folder: Path,
@@ -138,7 +132,9 @@ def train_flow(
     model = new_flow_model(data.latents.shape[2], tokenizer).to(device)
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = Muon([model], matrix_lr=0.02, other_lr=2e-3)
-    image_ids, text_ids = (ids.to(device) for ids in position_ids(int(data.latents.shape[1] ** 0.5)))
+    side = int(data.latents.shape[1] ** 0.5)
+    image_ids = Flux2KleinPipeline._prepare_latent_ids(torch.zeros(1, 1, side, side)).to(device)
+    text_ids = Flux2KleinPipeline._prepare_text_ids(torch.zeros(1, MAX_TOKENS, 1)).to(device)
     empty = token_ids(tokenizer, [""])[0]
 
     def step(number: int, progress: float) -> dict[str, float]:
@@ -171,3 +167,58 @@ def train_flow(
 def _update_average(average: nn.Module, model: nn.Module, number: int) -> None:
     decay = min(EMA_DECAY, (1 + number) / (10 + number))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+def averaged_flow_weights(folder: Path) -> dict[str, Tensor]:
+    """The averaged weights `{transformer.*, text_encoder.*}` of the stage's checkpoint, finished or not."""
+    prefix = "module/average/"
+    tensors = load_file(folder / "flow.safetensors")
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def export_flow(vae: AutoencoderKLFlux2, weights: dict[str, Tensor], folder: Path) -> None:
+    """Writes a Flux2KleinPipeline folder in fp16 from averaged weights `{transformer.*, text_encoder.*}`."""
+    tokenizer = new_tokenizer()
+    model = new_flow_model(weights["transformer.x_embedder.weight"].shape[1], tokenizer)
+    model.load_state_dict(weights)
+    settle_identifiers(model["text_encoder"], tokenizer)
+    pipeline = Flux2KleinPipeline(
+        vae=copy.deepcopy(vae),
+        text_encoder=model["text_encoder"],
+        tokenizer=tokenizer,
+        transformer=model["transformer"],
+        scheduler=new_scheduler(),
+    )
+    pipeline.to(dtype=torch.float16)
+
+    def write(target: Path) -> None:
+        pipeline.save_pretrained(target, safe_serialization=True)
+        for file in target.glob("*/config.json"):  # a part that was loaded names the folder it came from
+            facts = read_json(file)
+            facts.pop("_name_or_path", None)
+            write_json(file, facts)
+
+    write_folder(folder, write)
+
+
+def sample_flow(
+    pipeline: Flux2KleinPipeline, prompts: list[str], *, seed: int, steps: int = 20, guidance: float = 4.0
+) -> np.ndarray:
+    """One picture per prompt, uint8 (prompts, side, side, 3); picture k depends on seed + k alone."""
+    side = pipeline.vae.config.sample_size
+    parts = []
+    for start in range(0, len(prompts), 50):
+        some = prompts[start : start + 50]
+        out = pipeline(
+            prompt=some,
+            height=side,
+            width=side,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=[torch.Generator().manual_seed(seed + start + index) for index in range(len(some))],
+            max_sequence_length=MAX_TOKENS,
+            text_encoder_out_layers=CONDITIONING_LAYERS,
+            output_type="np",
+        )
+        parts.append((out.images * 255).round().astype(np.uint8))
+    return np.concatenate(parts)
