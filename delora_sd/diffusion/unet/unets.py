@@ -123,7 +123,7 @@ def kohya_key(layer: str) -> str:
 
 
 def has_unet_names(shapes: Shapes) -> bool:
-    return any(layer.startswith(("down_blocks.", "mid_block.", "up_blocks.", "conv_", "time_")) for layer in shapes)
+    return any(layer.startswith(("down_blocks.", "mid_block.", "up_blocks.", "conv_in", "conv_norm_out", "conv_out", "time_embedding")) for layer in shapes)
 
 
 def has_deep_blocks(shapes: Shapes) -> bool:
