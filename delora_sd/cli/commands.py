@@ -8,6 +8,7 @@ from delora_sd.adapters.exchange.settings import AverageConfig
 from delora_sd.captioning.settings import CaptionsConfig
 from delora_sd.cli.command import Command, to_json
 from delora_sd.maps.settings import MapGenerateConfig, MapTrainConfig
+from delora_sd.sharing.settings import CardConfig, PushConfig
 from delora_sd.studio.settings import StudioConfig
 from delora_sd.training.settings import EstimateConfig, PackConfig
 
@@ -73,19 +74,19 @@ def _captions(config: CaptionsConfig) -> None:
     make_captions(config)
 
 
-def _card(config: settings.CardConfig) -> None:
+def _card(config: CardConfig) -> None:
     from delora_sd.sharing.card import write_card
 
     print(write_card(config))
 
 
-def _push(config: settings.PushConfig) -> None:
+def _push(config: PushConfig) -> None:
     from delora_sd.sharing.push import push
 
     print(push(config))
 
 
-def _list_push(config: settings.PushConfig) -> None:
+def _list_push(config: PushConfig) -> None:
     from delora_sd.sharing.push import describe_push
 
     print("\n".join(describe_push(config)))
@@ -207,14 +208,14 @@ COMMANDS = {
     ),
     "card": Command(
         summary="Write a run's model card, README.md, as the hub reads it.",
-        config=settings.CardConfig,
+        config=CardConfig,
         run=_card,
         positional=("run",),
         example="delora-sd card runs/rex",
     ),
     "push": Command(
         summary="Send a run's card, exports, adapter and a few images to the hub, private by default.",
-        config=settings.PushConfig,
+        config=PushConfig,
         run=_push,
         positional=("run", "name"),
         example="delora-sd push runs/rex me/rex --dry-run",

@@ -14,7 +14,8 @@ from delora_sd.errors import UserError
 from delora_sd.files.records import check_record
 from delora_sd.files.run_folder import RunFolder, read_lines, write_text
 from delora_sd.generation.requests import LISTING, read_listing
-from delora_sd.settings import DEFAULT_BASE, CardConfig, TrainConfig
+from delora_sd.settings import DEFAULT_BASE, TrainConfig
+from delora_sd.sharing.settings import CardConfig
 
 CARD = "README.md"
 WIDGET_IMAGES = 6

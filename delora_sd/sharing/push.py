@@ -6,8 +6,8 @@ from typing import Any
 
 from delora_sd.errors import UserError
 from delora_sd.files.run_folder import RunFolder
-from delora_sd.settings import CardConfig, PushConfig
 from delora_sd.sharing.card import CARD, finished_run, widget_images, write_card
+from delora_sd.sharing.settings import CardConfig, PushConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

@@ -15,15 +15,14 @@ from delora_sd.errors import UserError
 from delora_sd.files.run_folder import FORMAT_VERSION, RunFolder, write_json, write_lines, write_text
 from delora_sd.settings import (
     AdapterConfig,
-    CardConfig,
     DataConfig,
     ModelConfig,
-    PushConfig,
     TrainConfig,
     TrainingConfig,
 )
 from delora_sd.sharing.card import write_card
 from delora_sd.sharing.push import push
+from delora_sd.sharing.settings import CardConfig, PushConfig
 
 SCORES = [
     {

@@ -122,8 +122,12 @@ def kohya_key(layer: str) -> str:
     return "lora_unet_" + layer.replace(".", "_")
 
 
+UNET_NAMES = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in", "conv_norm_out", "conv_out", "time_embedding")
+"""What the layers of a UNet begin with, and no transformer's."""
+
+
 def has_unet_names(shapes: Shapes) -> bool:
-    return any(layer.startswith(("down_blocks.", "mid_block.", "up_blocks.", "conv_in", "conv_norm_out", "conv_out", "time_embedding")) for layer in shapes)
+    return any(layer.startswith(UNET_NAMES) for layer in shapes)
 
 
 def has_deep_blocks(shapes: Shapes) -> bool:
