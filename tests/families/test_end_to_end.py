@@ -93,7 +93,7 @@ def test_images_are_drawn_scored_and_marked_random(run: RunFolder):
 
 def test_exports_drew_the_same_image_when_they_were_written(run: RunFolder):
     differences = run.read_manifest()["export_difference"]
-    assert len(differences) == 2
+    assert len(differences) == 3, "kohya, diffusers, and kohya by ComfyUI's arithmetic"
     assert all(value is not None and value < 2 for value in differences.values())
 
 

@@ -79,7 +79,7 @@ def test_a_run_ends_with_images_and_scores_that_say_they_mean_nothing(finished: 
 
 def test_diffusers_draws_with_both_files_what_was_trained(finished: Finished):
     differences = read_json(finished.run / "manifest.json")["export_difference"]
-    assert len(differences) == 2
+    assert len(differences) == 3, "kohya, diffusers, and kohya by ComfyUI's arithmetic"
     assert all(value is not None and value < 0.5 for value in differences.values())
 
 

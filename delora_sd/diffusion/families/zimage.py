@@ -97,11 +97,17 @@ def _decode_latents(latents: Tensor, vae: nn.Module) -> Tensor:
 
 def _predict(transformer: nn.Module, latents: Tensor, times: Tensor, conditions: Conditions) -> Tensor:
     tokens = conditions["tokens"]
-    captions = [own[:count] for own, count in zip(tokens, conditions["num_tokens"].tolist(), strict=True)]
+    captions = [own[:count] for own, count in zip(tokens, _num_own_tokens(conditions), strict=True)]
     images = list(latents.to(tokens.dtype).unsqueeze(2))  # (channels, 1 frame, height, width) each
     clock = 1 - times.to(latents.device).expand(len(latents))
     towards_image = transformer(images, clock, captions, return_dict=False)[0]
     return -torch.stack(list(towards_image)).squeeze(2)
+
+
+def _num_own_tokens(conditions: Conditions) -> list[int]:
+    """Of each caption; on shapes alone nobody knows, and the longest is what must fit."""
+    tokens = conditions["tokens"]
+    return [tokens.shape[1]] * len(tokens) if tokens.is_meta else conditions["num_tokens"].tolist()
 
 
 def _num_tokens(base: Base) -> int:
