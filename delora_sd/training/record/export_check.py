@@ -170,7 +170,8 @@ def _keep(member: Member, name: str | None, image: Image.Image, plan: Plan) -> N
 
 @contextmanager
 def _loaded_by_comfyui(sampler: Sampler, file: Path) -> Iterator[None]:
-    with patched_by_comfyui(sampler.denoiser, file, sampler.base.family.export.kohya_key):
+    export = sampler.base.family.export
+    with patched_by_comfyui(sampler.denoiser, file, export.kohya_key, export.kohya_part):
         yield
 
 
