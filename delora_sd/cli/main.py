@@ -181,7 +181,9 @@ def _help(name: str, command: Command) -> str:
     lines += [f"Example: {command.example}", "", "Settings (key=default):"]
     for key, default, doc in describe(command.config):
         lines.append(f"  {key}={default}  ({accepted(find_hint(command.config, tuple(key.split('.'))))})")
-        lines += textwrap.wrap(doc, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        lines += textwrap.wrap(
+            doc, width=100, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False
+        )
     as_json = " --json prints one JSON document instead of a table;" if command.run_json else ""
     lines += ["", f"Flags: --dry-run prints the resolved settings and stops;{as_json} --debug shows tracebacks."]
     return "\n".join(lines)

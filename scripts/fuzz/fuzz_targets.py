@@ -193,7 +193,7 @@ def _ask_the_door(config, kind: str) -> None:
 
 @cache
 def _configs() -> list[Path]:
-    return sorted(CONFIGS.glob("*/*.yaml"))
+    return sorted(file for kind in _schemas() for file in (CONFIGS / kind).glob("*.yaml"))
 
 
 @cache

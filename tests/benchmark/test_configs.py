@@ -10,7 +10,11 @@ from delora_eval.benchmark.settings import BenchmarkConfig, generate_settings
 from delora_sd.config.load import load_config
 
 FOLDER = Path(__file__).parents[2] / "configs" / "benchmark"
-FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
+FILES = sorted(
+    path.name
+    for path in FOLDER.glob("*.yaml")
+    if not path.read_text().startswith("# delora-sd benchmark-maps")  # settings of their own: tests/maps
+)
 PAPERS_FIGURES = (
     "table1",
     "table3",

@@ -104,7 +104,7 @@ def test_what_is_kept_of_a_pair_is_its_summed_score_over_its_score_alone(page):
     study = read_yaml(studies.CONFIGS / "miniature_fidelity_merge.yaml")
     steps = int(study["train"]["training"]["num_steps"])
     summed = statistics.mean(dino_of("theirs", subject, 0, 0) for subject in SUBJECTS)
-    table = page.read_text().partition("## C8")[2].partition("## ")[0]
+    table = page.read_text().partition("\n## C8")[2].partition("\n## ")[0]
     for method, entry in study["methods"].items():
         lr = float(entry["optimizer.lr"])
         values = [dino_of(method, subject, seed, steps, lr=lr) for subject in SUBJECTS for seed in SEEDS]

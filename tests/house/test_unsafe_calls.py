@@ -17,6 +17,7 @@ SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 MINIATURE = (
     "delora_sd/miniature/judges.py",
     "delora_sd/miniature/segmenter.py",
+    "delora_sd/miniature/build/train/flow.py",
     "delora_sd/miniature/build/train/stage.py",
     "delora_sd/miniature/build/train/unet.py",
 )
@@ -27,13 +28,15 @@ MAY = {
     "np.load": ("delora_sd/miniature/build/data/dataset.py",),
     "hf_hub_download": ("eval/delora_eval/scoring/judges/networks/weights.py",),
     "snapshot_download": ("delora_sd/diffusion/bases.py", "delora_sd/files/hub.py"),
-    "safe_open": ("delora_sd/files/tensors.py",),
+    "safe_open": ("delora_sd/files/tensors.py", "delora_sd/diffusion/single_file.py"),
     "load_file": MINIATURE,
     "Image.open": ("delora_sd/data/photos.py",),
-    "subprocess.run": ("delora_sd/training/record/manifest.py",),
-    **dict.fromkeys(("subprocess.Popen", "subprocess.call", "subprocess.check_output", "os.system", "os.popen"), ()),
+    "subprocess.run": ("delora_sd/training/record/manifest.py", "delora_sd/studio/jobs/queue.py"),
+    "subprocess.Popen": ("delora_sd/studio/jobs/worker.py",),
+    **dict.fromkeys(("subprocess.call", "subprocess.check_output", "os.system", "os.popen"), ()),
     **dict.fromkeys(("urlopen", "urlretrieve", "create_connection", "extractall", "requests.get"), ()),
-    **dict.fromkeys(("create_model_and_transforms", "create_model_from_pretrained", "from_single_file"), ()),
+    "from_single_file": ("delora_sd/diffusion/single_file.py",),
+    **dict.fromkeys(("create_model_and_transforms", "create_model_from_pretrained"), ()),
 }
 """{call, whole or by its last name: the only files that may make it}"""
 

@@ -26,6 +26,7 @@ class LanguageConfig:
     title: str = "Language"
     """Headline of the page."""
     table: Literal["glue", "instructions"] = "glue"
+    """glue: Table 4. instructions: Table 5."""
     paper: str | None = None
     """Show published rows beside ours: table4, table5; none: no such rows."""
     train: dict[str, Any] = field(default_factory=dict)

@@ -33,6 +33,7 @@ class ShowMapsConfig:
 
     data: MapDataConfig = field(default_factory=MapDataConfig)
     split: Split = "train"
+    """Which part of the dataset."""
     count: int = 24
     """Pairs on the page: the first by name."""
     output: str = "maps.html"
@@ -48,6 +49,7 @@ class ScoreMapsConfig:
     data: MapDataConfig = field(default_factory=MapDataConfig)
     """The dataset the maps are of."""
     split: Split = "test"
+    """The part of the dataset whose maps were drawn."""
     output: str | None = None
     """Where scores go; none: map_scores.json in the folder."""
     judge: MapJudgeConfig = field(default_factory=MapJudgeConfig)
@@ -59,6 +61,7 @@ class MapBenchmarkConfig:
 
     output_dir: str = ""
     title: str = "Semantic maps to images"
+    """Headline of the page."""
     paper: str | None = None
     """Published rows to print beside: `table2`."""
     train: dict[str, Any] = field(default_factory=dict)
@@ -75,6 +78,7 @@ class MapBenchmarkConfig:
     guidance: float = 9.0
     """On the text only: the map is in both branches."""
     solver: Literal["own", "ddim"] = "ddim"
+    """ddim: Stable Diffusion's own sampler, as the paper's. own: the one that `generate` uses for the base."""
     seed: int = 0
     """Of the images' noise; every map has noise of its own."""
     batch_size: int | None = None

@@ -33,7 +33,7 @@ def test_variables_of_accelerate_change_no_gradient(variables: dict, monkeypatch
 def test_a_broken_class_image_says_which_file_to_delete(content: bytes, tmp_path: Path):
     (tmp_path / "0001.png").write_bytes(content)
     with pytest.raises(UserError, match=r"0001\.png: .*; it is a class image: delete it, the same command draws it"):
-        _load_class_image(tmp_path / "0001.png", 32)
+        _load_class_image(tmp_path / "0001.png", (32, 32))
 
 
 @pytest.mark.parametrize("name", ["._adapter_config.json", "._adapter_model.safetensors", ".notes.json"])

@@ -218,9 +218,9 @@ def test_diverged_adapter_changes_nothing_for_the_others():
 def test_every_step_is_drawn_once_in_order_and_one_ahead(monkeypatch: pytest.MonkeyPatch):
     genuine, drawn = loop.draw_step, []
 
-    def draw(cell: CellData, *, step: int, **named):
+    def draw(cell: CellData, objective, *, step: int, **named):
         drawn.append(step)
-        return genuine(cell, step=step, **named)
+        return genuine(cell, objective, step=step, **named)
 
     monkeypatch.setattr(loop, "draw_step", draw)
     config = make_config(0, "lora", "frozen_copy", prior_weight=0.0, num_steps=4)
