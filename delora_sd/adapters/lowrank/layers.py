@@ -35,6 +35,7 @@ class AdaptedLinear(nn.Module):
         down, up, scale = self.factors  # (K, R, in), (K, out, R), (K, out)
         rows = x.reshape(down.shape[0], -1, x.shape[-1])
         if self.training and self.dropout:
+            down, up = self._differentiable(down, up)
             y = self.base(rows) + F.dropout(rows, self.dropout) @ down.mT @ up.mT
         else:
             trained = (None, None) if self.trained is None else self.trained[:2]
@@ -42,6 +43,16 @@ class AdaptedLinear(nn.Module):
         if scale is not None:
             y = _scale_rows(y, scale.unsqueeze(1), self.base.bias)
         return y.view(*x.shape[:-1], y.shape[-1])
+
+    def _differentiable(self, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the factors with the trained terms in place of their copies, which no gradient passes."""
+        if self.trained is None:
+            return down, up
+        rank = self.trained.down.shape[-2]
+        return (
+            torch.cat([self.trained.down, down[..., rank:, :]], dim=-2),
+            torch.cat([self.trained.up, up[..., rank:]], dim=-1),
+        )
 
 
 class AdaptedConv2d(nn.Module):
