@@ -35,6 +35,7 @@ BASE = Base(
     fingerprint="f00",
     has_random_weights=True,
     version="sd1",
+    is_distilled=False,
 )
 SAMPLING = SamplingSettings(num_inference_steps=25, guidance=7.5, negative_prompt="", size_px=32)
 PROMPTS = [Prompt(index=i, template=text, text=text) for i, text in enumerate(("a qwe dog", "a <b>dog</b>/../x", "犬"))]
