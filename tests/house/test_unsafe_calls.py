@@ -17,9 +17,9 @@ SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 MINIATURE = (
     "delora_sd/miniature/judges.py",
     "delora_sd/miniature/segmenter.py",
-    "delora_sd/miniature/build/train/flow.py",
     "delora_sd/miniature/build/train/stage.py",
     "delora_sd/miniature/build/train/unet.py",
+    "delora_sd/miniature/build/train/weights.py",
 )
 """Read the files that the miniature's build made and the package ships."""
 

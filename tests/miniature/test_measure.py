@@ -14,7 +14,8 @@ from delora_sd.miniature.build.data import dataset
 from delora_sd.miniature.build.gates import measure
 from delora_sd.miniature.build.train import precision
 from delora_sd.miniature.build.train import stage as stage_module
-from delora_sd.miniature.build.train.unet import averaged_weights, exported_weights
+from delora_sd.miniature.build.train.unet import exported_weights
+from delora_sd.miniature.build.train.weights import averaged_weights
 from delora_sd.miniature.world.things.identity import typical_identity
 
 
@@ -74,7 +75,7 @@ def test_a_build_that_starts_from_another_keeps_its_latents_and_judges_and_train
     for stage in ("render", "vae", "unet", "judges", "export"):
         monkeypatch.setattr("sys.argv", [*words, "--stage", stage])
         build_module.main()
-    before, after = exported_weights(WEIGHTS_FOLDER / "sd"), averaged_weights(tmp_path / "work")
+    before, after = exported_weights(WEIGHTS_FOLDER / "sd"), averaged_weights(tmp_path / "work" / "unet.safetensors")
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
     assert 0 < (after[name] - before[name]).norm() < 0.05 * before[name].norm()
     for part in ("sd/vae/diffusion_pytorch_model.safetensors", "mini_dino/model.safetensors"):

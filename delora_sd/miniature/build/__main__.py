@@ -223,9 +223,10 @@ def segmenter_stage(build: Build) -> None:
 
 def export_stage(build: Build) -> None:
     """sd/ in the output folder, from whatever the unet stage has reached."""
-    from delora_sd.miniature.build.train.unet import averaged_weights, export_pipeline
+    from delora_sd.miniature.build.train.unet import export_pipeline
+    from delora_sd.miniature.build.train.weights import averaged_weights
 
-    export_pipeline(_vae(build).cpu(), averaged_weights(build.work), build.out / "sd")
+    export_pipeline(_vae(build).cpu(), averaged_weights(build.work / "unet.safetensors"), build.out / "sd")
 
 
 def flow_stage(build: Build) -> None:
@@ -244,10 +245,11 @@ def export_flow_stage(build: Build) -> None:
     """flow/ in the output folder, from whatever the flow stage has reached."""
     from diffusers import AutoencoderKLFlux2
 
-    from delora_sd.miniature.build.train.flow import averaged_flow_weights, export_flow
+    from delora_sd.miniature.build.train.flow import export_flow
+    from delora_sd.miniature.build.train.weights import averaged_weights
 
     vae = AutoencoderKLFlux2.from_pretrained(build.work / "flow_vae", use_safetensors=True, local_files_only=True)
-    export_flow(vae, averaged_flow_weights(build.work), build.out / "flow")
+    export_flow(vae, averaged_weights(build.work / "flow.safetensors"), build.out / "flow")
 
 
 def card_flow_stage(build: Build) -> None:

@@ -14,16 +14,15 @@ from diffusers import (
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
 )
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer
 
-from delora_sd.files.run_folder import read_json, write_folder, write_json
 from delora_sd.miniature.build.data.dataset import Pictures
 from delora_sd.miniature.build.train.muon import Muon
 from delora_sd.miniature.build.train.precision import computing
 from delora_sd.miniature.build.train.stage import StagePlan, train_stage
 from delora_sd.miniature.build.train.vae import encode_latents
+from delora_sd.miniature.build.train.weights import update_average, write_pipeline
 from delora_sd.miniature.flow_text import (
     CONDITIONING_LAYERS,
     MAX_TOKENS,
@@ -34,7 +33,6 @@ from delora_sd.miniature.flow_text import (
     token_ids,
 )
 
-EMA_DECAY = 0.999
 CAPTION_DROP = 0.1
 """Teaches the empty caption that classifier-free guidance needs."""
 
@@ -139,7 +137,7 @@ def train_flow(
 
     def step(number: int, progress: float) -> dict[str, float]:
         rng = torch.Generator().manual_seed(number)
-        _update_average(average, model, number)
+        update_average(average, model, number)
         rows = torch.randint(len(data.latents), (batch,), generator=rng)
         tokens = data.tokens[rows, torch.randint(data.tokens.shape[1], (batch,), generator=rng)].long()
         tokens[torch.rand(batch, generator=rng) < CAPTION_DROP] = empty
@@ -163,19 +161,6 @@ def train_flow(
     )
 
 
-@torch.no_grad()
-def _update_average(average: nn.Module, model: nn.Module, number: int) -> None:
-    decay = min(EMA_DECAY, (1 + number) / (10 + number))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-
-def averaged_flow_weights(folder: Path) -> dict[str, Tensor]:
-    """The averaged weights `{transformer.*, text_encoder.*}` of the stage's checkpoint, finished or not."""
-    prefix = "module/average/"
-    tensors = load_file(folder / "flow.safetensors")
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
 def export_flow(vae: AutoencoderKLFlux2, weights: dict[str, Tensor], folder: Path) -> None:
     """Writes a Flux2KleinPipeline folder in fp16 from averaged weights `{transformer.*, text_encoder.*}`."""
     tokenizer = new_tokenizer()
@@ -189,16 +174,7 @@ def export_flow(vae: AutoencoderKLFlux2, weights: dict[str, Tensor], folder: Pat
         transformer=model["transformer"],
         scheduler=new_scheduler(),
     )
-    pipeline.to(dtype=torch.float16)
-
-    def write(target: Path) -> None:
-        pipeline.save_pretrained(target, safe_serialization=True)
-        for file in target.glob("*/config.json"):  # a part that was loaded names the folder it came from
-            facts = read_json(file)
-            facts.pop("_name_or_path", None)
-            write_json(file, facts)
-
-    write_folder(folder, write)
+    write_pipeline(pipeline, folder)
 
 
 def sample_flow(

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import CLIPTokenizer
 
-from delora_sd.files.run_folder import read_json, write_folder, write_json
 from delora_sd.miniature.build.data.dataset import Pictures
 from delora_sd.miniature.build.train.muon import Muon
 from delora_sd.miniature.build.train.precision import computing
 from delora_sd.miniature.build.train.stage import StagePlan, train_stage
 from delora_sd.miniature.build.train.vae import encode_latents
+from delora_sd.miniature.build.train.weights import update_average, write_pipeline
 from delora_sd.miniature.text import (
     MAX_TOKENS,
     TEXT_WIDTH,
@@ -29,7 +29,6 @@ from delora_sd.miniature.text import (
 )
 
 BLOCK_CHANNELS = (128, 160)
-EMA_DECAY = 0.999
 SNR_CAP = 5.0  # min-SNR weighting, Hang et al. 2023, eq. 5
 CAPTION_DROP = 0.1  # teaches the empty caption that classifier-free guidance needs
 
@@ -103,7 +102,7 @@ def train_unet(
 ) -> None:
     """Trains until the budget is spent; the result is the checkpoint's averaged weights.
 
-    From `start` (weights as `averaged_weights` gives them) at half the rate, else from nothing.
+    From `start` (weights as `weights.averaged_weights` gives them) at half the rate, else from nothing.
     """
     tokenizer = new_tokenizer()
     model = new_denoiser(vae, tokenizer)
@@ -119,7 +118,7 @@ def train_unet(
 
     def step(number: int, progress: float) -> dict[str, float]:
         rng = torch.Generator().manual_seed(number)
-        _update_average(average, model, number)
+        update_average(average, model, number)
         rows = torch.randint(len(data.latents), (batch,), generator=rng)
         tokens = data.tokens[rows, torch.randint(data.tokens.shape[1], (batch,), generator=rng)].long()
         tokens[torch.rand(batch, generator=rng) < CAPTION_DROP] = empty
@@ -137,19 +136,6 @@ def train_unet(
         return {"loss": float(loss.detach()), "eps": float(error.detach().mean())}
 
     train_stage(plan, {"model": model, "average": average}, optimizer, step=step, say=say)
-
-
-@torch.no_grad()
-def _update_average(average: nn.Module, model: nn.Module, number: int) -> None:
-    decay = min(EMA_DECAY, (1 + number) / (10 + number))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-
-def averaged_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The averaged weights `{unet.*, text_encoder.*}` of the stage's checkpoint, finished or not."""
-    prefix = "module/average/"
-    tensors = load_file(folder / "unet.safetensors")
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def exported_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -179,16 +165,7 @@ def export_pipeline(vae: AutoencoderKL, weights: dict[str, torch.Tensor], folder
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to(dtype=torch.float16)
-
-    def write(target: Path) -> None:
-        pipeline.save_pretrained(target, safe_serialization=True)
-        for file in target.glob("*/config.json"):  # a part that was loaded names the folder it came from
-            facts = read_json(file)
-            facts.pop("_name_or_path", None)
-            write_json(file, facts)
-
-    write_folder(folder, write)
+    write_pipeline(pipeline, folder)
 
 
 def sample(
