@@ -16,9 +16,10 @@ WORKDIR /opt/delora_sd
 COPY scripts/constraints.txt scripts/constraints.txt
 
 FROM python AS torch-cpu
-# The registry's default build of torch brings 5 GB of CUDA libraries.
-ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --constraint scripts/constraints.txt --index-url "$TORCH_CPU_INDEX" torch torchvision
+# The usual build of torch brings 5 GB of CUDA libraries. PyTorch's page "Get Started" names the index of the small one:
+# give its address as --build-arg PIP_INDEX_URL=..., which pip reads in this stage alone.
+ARG PIP_INDEX_URL
+RUN pip install --constraint scripts/constraints.txt torch torchvision
 
 FROM python AS torch-cuda
 RUN pip install --constraint scripts/constraints.txt torch torchvision
